@@ -1,0 +1,1 @@
+"""The build engine: plan, cache keys, solver, operations, contexts, progress events."""

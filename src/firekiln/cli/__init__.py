@@ -1,0 +1,1 @@
+"""The command line: one module per group of verbs; the only place that prints or exits."""

@@ -1,0 +1,137 @@
+"""The tree of exceptions. Every failure that a user can meet is one of these; `cli` alone catches and prints them.
+
+FirekilnError
+├── UsageError              the command line itself is wrong                                   (exit 125)
+├── DockerfileError         the Dockerfile's text; carries file, lines and an excerpt
+├── BuildError              a build could not be carried out
+│   └── StepFailedError     a RUN ended with another status than 0; carries it and the last output
+├── ReferenceFormatError    an image reference that is none
+├── ImageNotFoundError      no source has that image
+├── ContainerNotFoundError  no machine bears that name (Docker's word: "container")
+├── ConflictError           a name or an address is taken
+├── StoreError              the store is damaged, full, read-only or locked
+├── RootfsError             a file system image or archive is malformed, hostile or beyond a format's limits
+├── SandboxError            the host cannot, or may not, isolate a step
+├── MachineError            a virtual machine could not be prepared, started or reached
+└── MissingProgramError     a program or package of the host is absent; the hint says how to get it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class FirekilnError(Exception):
+    """Base of all. `hint` says what to do about it; `exit_status` is what `cli` exits with."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FirekilnError):
+    """The command line asks for something impossible. 125 is Docker's status for a failure of the tool itself."""
+
+    exit_status = 125
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where in a Dockerfile: its name as the user gave it, and lines counted from 1, the last included."""
+
+    file: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.start}"
+
+
+class DockerfileError(FirekilnError):
+    """The text of a Dockerfile is refused, by the parser, an instruction or the plan.
+
+    `location` is None only where the whole file is meant. `source` is the Dockerfile's text, for an excerpt;
+    `span` is the offending part of it on `location`'s lines, where that is known, for a caret.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        location: Location | None = None,
+        source: str | None = None,
+        span: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.location = location
+        self.source = source
+        self.span = span
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class BuildError(FirekilnError):
+    """A build could not be carried out. `location` names the instruction, where one is to blame."""
+
+    def __init__(self, message: str, *, location: Location | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.location = location
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class StepFailedError(BuildError):
+    """A RUN step ended with `status` (128 + n for signal n); `output` holds the last bytes that it wrote."""
+
+    def __init__(self, message: str, *, location: Location | None = None, status: int, output: bytes = b"") -> None:
+        super().__init__(message, location=location)
+        self.status = status
+        self.output = output
+
+
+class ReferenceFormatError(FirekilnError):
+    """An image reference that is none."""
+
+
+class ImageNotFoundError(FirekilnError):
+    """No source has the image."""
+
+
+class ContainerNotFoundError(FirekilnError):
+    """No machine bears that name or id."""
+
+
+class ConflictError(FirekilnError):
+    """A name, a port or another address is taken already."""
+
+    exit_status = 125
+
+
+class StoreError(FirekilnError):
+    """The store is damaged, full, read-only or locked."""
+
+
+class RootfsError(FirekilnError):
+    """A file system image or an archive is malformed, hostile, or beyond what the format can say."""
+
+
+class SandboxError(FirekilnError):
+    """The host cannot, or may not, isolate a step."""
+
+
+class MachineError(FirekilnError):
+    """A virtual machine could not be prepared, started or reached."""
+
+    exit_status = 125
+
+
+class MissingProgramError(FirekilnError):
+    """A program of the host is absent; the hint gives the command that installs it."""
+
+    exit_status = 125

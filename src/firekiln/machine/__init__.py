@@ -1,0 +1,1 @@
+"""Machines: specification, kernel, initramfs, VMM back ends, agent, network, state, supervision."""

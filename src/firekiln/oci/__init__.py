@@ -1,0 +1,1 @@
+"""What OCI and Docker define: references, platforms, configs, manifests."""

@@ -1,0 +1,1 @@
+"""File systems as values: readers make Trees, writers take them."""

@@ -1,0 +1,1 @@
+"""RUN steps in Linux namespaces."""

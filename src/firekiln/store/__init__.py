@@ -1,0 +1,1 @@
+"""The store: blobs, index, images, locks, garbage collection."""
