@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 from firekiln.oci.platform import Platform
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck:
-    """HEALTHCHECK. `test` is `("NONE",)`, `("CMD", …)` or `("CMD-SHELL", line)`; durations are nanoseconds, 0 is unset."""
+    """HEALTHCHECK. `test` is `("NONE",)`, `("CMD", …)` or `("CMD-SHELL", line)`; durations in ns, 0 is unset."""
 
     test: tuple[str, ...] = ()
     interval: int = 0
@@ -150,7 +150,8 @@ class Image:
 
 
 _KEYS = frozenset(
-    "User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal Shell Healthcheck OnBuild ArgsEscaped".split()
+    "User ExposedPorts Env Entrypoint Cmd Volumes WorkingDir Labels StopSignal Shell Healthcheck OnBuild "
+    "ArgsEscaped".split()
 )
 _IMAGE_KEYS = frozenset("architecture os variant author created config rootfs history".split())
 _HEALTH_KEYS = {

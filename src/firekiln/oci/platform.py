@@ -17,7 +17,8 @@ _ARCHITECTURES = {
     "i386": ("386", ""),
 }
 _KNOWN_OS = frozenset(
-    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos".split()
+    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows "
+    "zos".split()
 )
 
 
@@ -45,7 +46,8 @@ class Platform:
         for part in parts:
             if not part or not all(c.isascii() and (c.isalnum() or c in "_-.") for c in part):
                 raise ValueError(
-                    f'"{part}" is an invalid component of "{text}": platform specifier component must match "^[A-Za-z0-9_.-]+$"'
+                    f'"{part}" is an invalid component of "{text}": '
+                    'platform specifier component must match "^[A-Za-z0-9_.-]+$"'
                 )
         if len(parts) == 1:
             return cls._from_one(parts[0].lower())
