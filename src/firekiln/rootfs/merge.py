@@ -1,0 +1,61 @@
+"""Layers laid on one another, as overlayfs shows them: pure operations on Trees, lazy directory by directory.
+
+The upper node of a name wins; directories of one name are united, down to the first one that is opaque or that hides
+something else than a directory. The metadata of a united directory are those of its uppermost part, the root's too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from firekiln.rootfs.tree import Directory, Meta, Node, Tree, Whiteout
+
+
+def merge(layers: Sequence[Tree]) -> Tree:
+    """What a mount of `layers`, lowest first, shows: whiteouts and opaque directories applied, none of them left."""
+    return _directory(reversed(layers), keep_whiteouts=False)
+
+
+def squash(layers: Sequence[Tree]) -> Tree:
+    """One layer that does to whatever lies below it what `layers`, lowest first, do one after the other.
+
+    Whiteouts stay, and a directory that hides something of the layers below is opaque.
+    """
+    return _directory(reversed(layers), keep_whiteouts=True)
+
+
+def stack(lower: Tree, upper: Tree, *, keep_whiteouts: bool = True) -> Tree:
+    """`upper` laid on `lower`: `squash` of the two, or `merge` where nothing lies below (`keep_whiteouts=False`)."""
+    return _directory((upper, lower), keep_whiteouts=keep_whiteouts)
+
+
+def _directory(nodes: Iterable[Node], *, keep_whiteouts: bool) -> Directory:
+    """The union of the directories at the head of `nodes`, the nodes of one name, uppermost first."""
+    parts: list[Directory] = []
+    closed = False
+    for node in nodes:
+        if isinstance(node, Directory):
+            parts.append(node)
+        closed = not isinstance(node, Directory) or node.opaque
+        if closed:
+            break
+    if not parts:
+        return Directory(meta=Meta(mode=0o755))
+    load = partial(_children, parts, keep_whiteouts=keep_whiteouts)
+    return Directory(meta=parts[0].meta, load=load, opaque=keep_whiteouts and closed)
+
+
+def _children(parts: list[Directory], *, keep_whiteouts: bool) -> dict[bytes, Node]:
+    candidates: dict[bytes, list[Node]] = {}
+    for part in parts:
+        for name, node in part.children.items():
+            candidates.setdefault(name, []).append(node)
+    children: dict[bytes, Node] = {}
+    for name, nodes in candidates.items():
+        top = nodes[0]
+        if isinstance(top, Directory):
+            children[name] = _directory(nodes, keep_whiteouts=keep_whiteouts)
+        elif keep_whiteouts or not isinstance(top, Whiteout):
+            children[name] = top
+    return children
