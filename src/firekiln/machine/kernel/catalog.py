@@ -1,0 +1,215 @@
+"""The kernels of a store: `<root>/kernels/<digest>/` holds `kernel.json`, `vmlinux` and `modules/*.ko`.
+
+`kernel.json` lists every file with its digest, and its own digest (sha256 of its bytes) names the folder: a kernel is
+immutable and appears whole, by one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from firekiln.errors import MachineError
+from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf
+from firekiln.machine.kernel.modules import load_order
+
+Kind = Literal["own", "debian", "file"]
+_PREFERENCE: Mapping[str, int] = {"own": 1, "debian": 0}
+"""Our own kernel boots in a third of the time of Debian's, so it is taken where it is present."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A loadable module, its file, and the names of those that it needs."""
+
+    name: str
+    path: Path
+    depends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A kernel that a machine can boot: an ELF file and the modules that it may need.
+
+    `features` are those of FEATURES that it has, built in or as modules; empty where that is not known (kind `file`).
+    """
+
+    kind: Kind
+    version: str
+    architecture: str
+    digest: str
+    image: Path
+    modules: tuple[Module, ...] = ()
+    features: frozenset[str] = frozenset()
+
+    def modules_for(self, wanted: Iterable[str]) -> tuple[Module, ...]:
+        """The modules to load for `wanted`, in order; what is built in (or unknown) needs none."""
+        known = {module.name: module for module in self.modules}
+        order = load_order(wanted, {name: module.depends for name, module in known.items()})
+        return tuple(known[name] for name in order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewModule:
+    """A module on its way into the store."""
+
+    name: str
+    data: bytes
+    depends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKernel:
+    """A kernel on its way into the store; `image` is the ELF file's bytes."""
+
+    kind: Kind
+    version: str
+    architecture: str
+    image: bytes
+    modules: tuple[NewModule, ...] = ()
+    features: frozenset[str] = frozenset()
+
+
+def kernels(root: Path) -> list[Kernel]:
+    """All kernels of the store, the preferred first: our own, then the newest."""
+    try:
+        folders = sorted(path for path in _folder(root).iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    return sorted((_read(folder) for folder in folders), key=_rank, reverse=True)
+
+
+def default_kernel(root: Path, architecture: str) -> Kernel | None:
+    """The kernel that a machine of `architecture` boots where the user names none; None where the store has none."""
+    return next((kernel for kernel in kernels(root) if kernel.architecture == architecture), None)
+
+
+def add(root: Path, new: NewKernel) -> Kernel:
+    """Put a kernel into the store and give it back as it lies there. Idempotent; safe against a kill at any point."""
+    document = _document(new)
+    digest = hashlib.sha256(document).hexdigest()
+    folder = _folder(root)
+    target = folder / digest
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+        try:
+            _write_all(temporary, document, new)
+            _rename(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _read(target)
+
+
+def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
+    """The kernel of a file that the user names: an ELF file is used in place, a bzImage's is cached in the store.
+
+    MachineError where it is neither. Nothing is known of modules: such a kernel must have all drivers built in.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MachineError(f"{path}: the kernel cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    image = path.absolute()
+    if not data.startswith(ELF_MAGIC):
+        image = root / "cache" / "kernels" / digest
+        if not image.exists():
+            elf = extract_elf(data)
+            image.parent.mkdir(parents=True, exist_ok=True)
+            temporary = image.with_name(f".{digest}.{os.getpid()}")
+            _write(temporary, elf)
+            temporary.replace(image)
+    return Kernel(kind="file", version=path.name, architecture=architecture, digest=f"sha256:{digest}", image=image)
+
+
+def _folder(root: Path) -> Path:
+    return root / "kernels"
+
+
+def _document(new: NewKernel) -> bytes:
+    def file(name: str, data: bytes) -> dict[str, Any]:
+        return {"file": name, "digest": "sha256:" + hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+    document = {
+        "schemaVersion": 1,
+        "kind": new.kind,
+        "version": new.version,
+        "architecture": new.architecture,
+        "features": sorted(new.features),
+        "image": file("vmlinux", new.image),
+        "modules": [
+            {"name": m.name, "depends": list(m.depends), **file(f"modules/{m.name}.ko", m.data)} for m in new.modules
+        ],
+    }
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write_all(folder: Path, document: bytes, new: NewKernel) -> None:
+    folder.chmod(0o755)
+    (folder / "modules").mkdir()
+    _write(folder / "vmlinux", new.image)
+    for module in new.modules:
+        _write(folder / "modules" / f"{module.name}.ko", module.data)
+    _write(folder / "kernel.json", document)
+    _sync(folder / "modules")
+    _sync(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():  # else another process was faster, with the same bytes
+            raise
+    _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read(folder: Path) -> Kernel:
+    try:
+        data = json.loads((folder / "kernel.json").read_bytes())
+        return Kernel(
+            kind=data["kind"],
+            version=data["version"],
+            architecture=data["architecture"],
+            digest=f"sha256:{folder.name}",
+            image=folder / data["image"]["file"],
+            modules=tuple(
+                Module(name=item["name"], path=folder / item["file"], depends=tuple(item["depends"]))
+                for item in data["modules"]
+            ),
+            features=frozenset(data["features"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MachineError(
+            f"{folder}: the kernel's description is damaged: {error}", hint=f"remove {folder} and pull it again"
+        ) from error
+
+
+def _rank(kernel: Kernel) -> tuple[int, list[tuple[int, int, str]]]:
+    """Sorts by preference, then by version, numbers in it as numbers (6.1.9 before 6.1.10)."""
+    words = re.findall(r"\d+|\D+", kernel.version)
+    return _PREFERENCE.get(kernel.kind, -1), [(1, int(word), "") if word.isdigit() else (0, 0, word) for word in words]
