@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from firekiln.errors import Location
-from firekiln.oci.config import ImageConfig
+from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 
 # --- sources: no inputs ---------------------------------------------------------------------------------------------
@@ -242,6 +242,27 @@ class Vertex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryStep:
+    """One line of the image's history, `created_by` as BuildKit writes it (`RUN /bin/sh -c make # buildkit`).
+
+    `vertex` makes the layer that belongs to it; None is an empty layer. The layer of a COPY --link is made by the
+    FileOp, not by the MergeOp above it.
+    """
+
+    created_by: str
+    vertex: Vertex | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanWarning:
+    """What is allowed but doubtful. `rule` is the name of BuildKit's check (`UndefinedVar`), where it has one."""
+
+    rule: str
+    message: str
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A target's graph and the config of the image that it makes. `target` is None for an empty `FROM scratch`."""
 
@@ -250,3 +271,12 @@ class Plan:
     platform: Platform
     vertices: tuple[Vertex, ...] = field(default=())
     """Every vertex that the target needs, each once, inputs before users, in the Dockerfile's order."""
+    base: Image | None = None
+    """The base image that the target stands on, None on `scratch`: its history, its layers and unknown keys go on."""
+    author: str = ""
+    """MAINTAINER's, or the base image's."""
+    history: tuple[HistoryStep, ...] = ()
+    """What the Dockerfile adds to the base image's history."""
+    warnings: tuple[PlanWarning, ...] = ()
+    source_date_epoch: int | None = None
+    """Seconds since 1970 that later times are clamped to and that `created` is."""
