@@ -62,6 +62,11 @@ def expand_heredoc(data: str, env: Mapping[str, str], *, escape: str = "\\") -> 
     return _process(data, env, escape=escape, skip_process_quotes=True)
 
 
+def expand_display(line: str, env: Mapping[str, str], *, escape: str = "\\") -> str:
+    """A command line as logs show it: known variables expanded, unset ones and quotes left as they are."""
+    return ShellLex(escape, raw_quotes=True, env=env, skip_unset_env=True).process_word(line)
+
+
 def split_words(line: str, *, escape: str = "\\", raw_quotes: bool = False, raw_escapes: bool = False) -> list[str]:
     """A line's words, quotes honoured, variables left as `$name`; raw quotes and escapes stay in the words."""
     lex = ShellLex(escape, raw_quotes=raw_quotes, raw_escapes=raw_escapes)
