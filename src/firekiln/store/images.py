@@ -1,0 +1,253 @@
+"""Images: a manifest and a config as blobs, and names for them in `index.json`, as an OCI image layout has it.
+
+An image's identity is its manifest's digest. A name stands for at most one image per platform. `index.json` alone
+says which images there are; it is replaced atomically, under a lock.
+
+The config of an image that was built here lists the digests of its EROFS layers as `diff_ids` (image-spec, config.md:
+the digest of the uncompressed layer, which such a layer is). Exchange with others as tars replaces them by
+`Layers.diff_id`, which costs a reading of each layer and is therefore left to whoever pushes or saves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from firekiln.errors import ConflictError, ImageNotFoundError, ReferenceFormatError, StoreError
+from firekiln.oci.config import Image
+from firekiln.oci.manifest import (
+    ANNOTATION_REF_NAME,
+    MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_LAYER_EROFS,
+    MEDIA_TYPE_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+)
+from firekiln.oci.platform import Platform
+from firekiln.oci.reference import Reference
+from firekiln.store import locks
+from firekiln.store.blobs import Blobs
+from firekiln.store.durable import replace_file, store_errors
+from firekiln.store.layers import Layer, Layers
+from firekiln.store.temporary import Temporary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image that is in the store as a whole. `references` are its normalised names, perhaps none."""
+
+    digest: str
+    config_digest: str
+    references: tuple[str, ...]
+    image: Image
+    layers: tuple[Layer, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its layers, those that it shares with other images included."""
+        return sum(layer.size for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What a removal did: names that were taken away, and the digests of images that are gone."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+class Images:
+    """The images of one store."""
+
+    def __init__(self, root: Path, blobs: Blobs, layers: Layers, lock: locks.Locks, temporary: Temporary) -> None:
+        self._path = root / "index.json"
+        self._blobs = blobs
+        self._layers = layers
+        self._locks = lock
+        self._temporary = temporary
+
+    def get(self, name: str, platform: Platform | None = None) -> StoredImage:
+        """The image of that name, digest or unambiguous beginning of a digest. ImageNotFoundError in Docker's words."""
+        found = self.find(name, platform)
+        if found is None:
+            raise ImageNotFoundError(f"No such image: {name}", hint="`firekiln images` lists what is there")
+        return found
+
+    def find(self, name: str, platform: Platform | None = None) -> StoredImage | None:
+        """As `get`; None where there is none. Without `platform` the host's is preferred."""
+        index = self._read()
+        candidates = _matching(index, name)
+        if platform is None:
+            host = Platform.host()
+            candidates.sort(key=lambda item: item.platform != host)
+        else:
+            candidates = [item for item in candidates if item.platform == platform]
+        return self._load(index, candidates[0].digest) if candidates else None
+
+    def list(self) -> list[StoredImage]:
+        """All images, the youngest first."""
+        index = self._read()
+        images = [self._load(index, digest) for digest in dict.fromkeys(item.digest for item in index.manifests)]
+        return sorted(images, key=lambda image: image.image.created or "", reverse=True)
+
+    def put(self, image: Image, layers: Sequence[Layer], *, references: Sequence[str] = ()) -> StoredImage:
+        """Keep an image, made of layers that are in the store, under `references`, which are normalised here.
+
+        Another image that bore one of these names for the same platform loses it.
+        """
+        names = tuple(normalised(reference) for reference in references)
+        config = self._blobs.put(image.encode())
+        manifest = Manifest(
+            config=Descriptor(media_type=MEDIA_TYPE_CONFIG, digest=config.digest, size=config.size),
+            layers=tuple(
+                Descriptor(media_type=MEDIA_TYPE_LAYER_EROFS, digest=layer.digest, size=layer.size) for layer in layers
+            ),
+        )
+        blob = self._blobs.put(manifest.encode())
+        described = Descriptor(
+            media_type=MEDIA_TYPE_MANIFEST, digest=blob.digest, size=blob.size, platform=image.platform
+        )
+        return self._load(self._change(lambda index: _named(index, described, names)), blob.digest)
+
+    def tag(self, name: str, reference: str) -> None:
+        """Give the image `name` one more name, which another image loses."""
+        wanted = normalised(reference)
+
+        def change(index: Index) -> Index:
+            found = _matching(index, name)
+            if not found:
+                raise ImageNotFoundError(f"No such image: {name}", hint="`firekiln images` lists what is there")
+            for item in found:
+                index = _named(index, _plain(item), (wanted,))
+            return index
+
+        self._change(change)
+
+    def remove(self, name: str, *, force: bool = False) -> Removed:
+        """Take a name away, or an image named by digest; an image without names is gone, its blobs left to `gc`.
+
+        ConflictError where a digest is given, the image bears several names, and `force` is not set.
+        """
+        removed: list[Descriptor] = []
+        gone: list[str] = []
+
+        def change(index: Index) -> Index:
+            removed[:] = _matching(index, name)
+            if not removed:
+                raise ImageNotFoundError(f"No such image: {name}", hint="`firekiln images` lists what is there")
+            if len({_name(item) for item in removed}) > 1 and not force:
+                raise ConflictError(
+                    f"unable to delete {name} (must be forced) - image is referenced in multiple repositories",
+                    hint="remove its names one by one, or use -f",
+                )
+            kept = tuple(item for item in index.manifests if item not in removed)
+            left = {item.digest for item in kept}
+            gone[:] = dict.fromkeys(item.digest for item in removed if item.digest not in left)
+            return replace(index, manifests=kept)
+
+        self._change(change)
+        return Removed(untagged=tuple(filter(None, map(_name, removed))), deleted=tuple(gone))
+
+    def blobs(self) -> set[str]:
+        """The digests of all blobs that an image needs: manifests, configs, layers."""
+        needed: set[str] = set()
+        for item in self._read().manifests:
+            manifest = self._manifest(item.digest)
+            needed |= {item.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return needed
+
+    def _load(self, index: Index, digest: str) -> StoredImage:
+        manifest = self._manifest(digest)
+        names = (_name(item) for item in index.manifests if item.digest == digest)
+        return StoredImage(
+            digest=digest,
+            config_digest=manifest.config.digest,
+            references=tuple(filter(None, names)),
+            image=Image.from_json(json.loads(self._blobs.read(manifest.config.digest))),
+            layers=tuple(self._layers.get(layer.digest) for layer in manifest.layers),
+        )
+
+    def _manifest(self, digest: str) -> Manifest:
+        return Manifest.from_json(json.loads(self._blobs.read(digest)))
+
+    def _read(self) -> Index:
+        try:
+            with store_errors(self._path, "cannot read"):
+                data = self._path.read_bytes()
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return Index()
+            raise
+        try:
+            return Index.from_json(json.loads(data))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self._path} is damaged: {error}",
+                hint="move it away to begin a new one; images without names are found again by `firekiln system df`",
+            ) from error
+
+    def _change(self, change: Callable[[Index], Index]) -> Index:
+        """Replace index.json by what `change` makes of it, if that differs."""
+        with self._locks.held(locks.IMAGES):
+            old = self._read()
+            new = change(old)
+            if new != old:
+                with store_errors(self._path, "cannot write"):
+                    replace_file(self._path, new.encode(), temporary=self._temporary.folder)
+        return new
+
+
+def normalised(reference: str) -> str:
+    """`debian` as `docker.io/library/debian:latest`. ReferenceFormatError where it is no reference."""
+    return str(Reference.parse(reference).tagged())
+
+
+def _name(item: Descriptor) -> str | None:
+    return item.annotations.get(ANNOTATION_REF_NAME)
+
+
+def _plain(item: Descriptor) -> Descriptor:
+    """The descriptor without its name."""
+    return replace(item, annotations={k: v for k, v in item.annotations.items() if k != ANNOTATION_REF_NAME})
+
+
+def _named(index: Index, image: Descriptor, names: Sequence[str]) -> Index:
+    """The index with `image` under `names`; who loses its last name so stays, without a name."""
+    if not names:
+        present = any(item.digest == image.digest for item in index.manifests)
+        return index if present else replace(index, manifests=(*index.manifests, image))
+    kept: list[Descriptor] = []
+    for item in index.manifests:
+        if _name(item) in names and item.platform == image.platform:
+            if item.digest != image.digest:
+                kept.append(_plain(item))
+        elif item.digest != image.digest or _name(item):
+            kept.append(item)
+    named = {item.digest for item in kept if _name(item)}
+    unnamed = {item.digest: item for item in kept if not _name(item) and item.digest not in named}
+    added = [replace(image, annotations={**image.annotations, ANNOTATION_REF_NAME: name}) for name in names]
+    ordered = sorted((item for item in (*kept, *added) if _name(item)), key=lambda item: _name(item) or "")
+    return replace(index, manifests=(*ordered, *unnamed.values()))
+
+
+def _matching(index: Index, name: str) -> list[Descriptor]:
+    """The entries that `name` means: a reference, a digest, or the beginning of a digest."""
+    try:
+        reference = Reference.parse(name).tagged()
+    except ReferenceFormatError:
+        reference = None
+    if reference is not None and reference.digest is not None:
+        pinned = [item for item in index.manifests if item.digest == reference.digest]
+        return [item for item in pinned if (_name(item) or "").startswith(reference.name + ":")]
+    if reference is not None and (found := [item for item in index.manifests if _name(item) == str(reference)]):
+        return found
+    hexadecimal = name.removeprefix("sha256:")
+    if not hexadecimal or not set(hexadecimal) <= set("0123456789abcdef"):
+        return []
+    found = [item for item in index.manifests if item.digest.startswith(f"sha256:{hexadecimal}")]
+    if len({item.digest for item in found}) > 1:
+        raise ImageNotFoundError(f"No such image: {name}: several images' digests begin so")
+    return found

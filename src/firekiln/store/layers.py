@@ -1,0 +1,96 @@
+"""Layers: one EROFS file each, a blob like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from firekiln.errors import StoreError
+from firekiln.rootfs.tree import Tree
+from firekiln.store.blobs import Blob, Blobs
+from firekiln.store.durable import store_errors
+from firekiln.store.index import Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One immutable EROFS file: the digest and size (bytes) of its content, and where it lies now."""
+
+    digest: str
+    size: int
+    path: Path
+
+
+class Layers:
+    """The layers of one store."""
+
+    def __init__(self, blobs: Blobs, index: Index) -> None:
+        self._blobs = blobs
+        self._index = index
+
+    def commit(self, tree: Tree) -> Layer:
+        """Write a Tree (whiteouts and opaque directories kept) as a layer; the same Tree gives the same layer.
+
+        On return it is on the disk. RootfsError where EROFS can't hold the Tree.
+        """
+        with self._blobs.spool() as path:
+            layer = write_layer(tree, path)
+            return _layer(self._blobs.adopt(path, layer.digest))
+
+    def get(self, digest: str) -> Layer:
+        """StoreError where the store lacks it."""
+        layer = self.find(digest)
+        if layer is None:
+            raise StoreError(
+                f"the store lacks the layer {digest}", hint="build or pull again whatever was made with it"
+            )
+        return layer
+
+    def find(self, digest: str) -> Layer | None:
+        blob = self._blobs.find(digest)
+        return _layer(blob) if blob else None
+
+    def tree(self, layer: Layer) -> Tree:
+        """The layer's content, lazily."""
+        from firekiln.rootfs import erofs  # noqa: PLC0415 - listing images must not wait for the reader
+
+        with store_errors(layer.path, "cannot read the layer"):
+            return erofs.read(layer.path)
+
+    def merged(self, layers: Sequence[Layer]) -> Tree:
+        """What a stack of layers, lowest first, shows, lazily."""
+        from firekiln.rootfs.merge import merge  # noqa: PLC0415 - as above
+
+        return merge([self.tree(layer) for layer in layers])
+
+    def diff_id(self, layer: Layer) -> str:
+        """The digest of the layer's canonical tar, for exchange with others; computed once and remembered."""
+        known = self._index.diff_id(layer.digest)
+        if known is None:
+            known = _tar_digest(self.tree(layer))
+            self._index.record_diff_id(layer.digest, known)
+        return known
+
+    def record_diff_id(self, layer: Layer, diff_id: str) -> None:
+        """Remember which tar a layer was made from (a pulled one)."""
+        self._index.record_diff_id(layer.digest, diff_id)
+
+
+def write_layer(tree: Tree, path: Path) -> Layer:
+    """Write a Tree to a new file, which is neither fsynced nor bears its final name."""
+    from firekiln.rootfs import erofs  # noqa: PLC0415 - a fully cached build needs no writer
+
+    with store_errors(path.parent, "cannot write a layer below"):
+        written = erofs.write(tree, path)
+    return Layer(digest=written.digest, size=written.size, path=path)
+
+
+def _layer(blob: Blob) -> Layer:
+    return Layer(digest=blob.digest, size=blob.size, path=blob.path)
+
+
+def _tar_digest(tree: Tree) -> str:
+    from firekiln.rootfs import tar  # noqa: PLC0415 - only exchange needs it
+
+    return tar.digest(tree)

@@ -1,0 +1,33 @@
+"""Where the store lies, and what lies where in it.
+
+ROOT/oci-layout         the store is an OCI image layout whose layers are EROFS files
+ROOT/index.json         the images and their names
+ROOT/blobs/sha256/HEX   layers, configs, manifests: immutable, each named by its digest
+ROOT/index.db           results of build steps and facts about layers (SQLite, WAL): may be lost, costs work only
+ROOT/leases/NAME        digests that somebody uses, one a line
+ROOT/lock               byte ranges of it are the locks between processes
+ROOT/tmp/               what is being written; swept when its writer is gone
+ROOT/cache/             folders of RUN --mount=type=cache
+ROOT/kernels/           kernels for machines
+ROOT/machines/          state of machines
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT_VARIABLE = "FIREKILN_ROOT"
+
+
+def store_root(explicit: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
+    """The store's folder: `explicit` (`--root`), else FIREKILN_ROOT, else the user's data folder (XDG), else root's."""
+    chosen = explicit or environ.get(ROOT_VARIABLE)
+    if chosen:
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/firekiln")
+    # The XDG base directory specification: a relative path counts as unset.
+    data = environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if os.path.isabs(data) else Path.home() / ".local/share") / "firekiln"  # noqa: PTH117 - a str

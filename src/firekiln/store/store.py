@@ -1,0 +1,89 @@
+"""The store: one folder that holds all that firekiln keeps. Several processes may use it at once."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from firekiln.store import locks
+from firekiln.store.blobs import Blobs
+from firekiln.store.durable import store_errors
+from firekiln.store.images import Images
+from firekiln.store.index import Index
+from firekiln.store.layers import Layers
+from firekiln.store.leases import Leases
+from firekiln.store.paths import store_root
+from firekiln.store.temporary import Temporary
+
+_LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
+_FOLDERS = ("blobs/sha256", "leases", "tmp", "cache", "kernels", "machines")
+
+
+class Store:
+    """A store that is there. Made by `open`; leaving the context removes what this process was writing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.temporary = Temporary(root / "tmp")
+        self.locks = locks.Locks(root / "lock")
+        self.blobs = Blobs(root, self.temporary)
+        self.index = Index(root / "index.db")
+        self.layers = Layers(self.blobs, self.index)
+        self.images = Images(root, self.blobs, self.layers, self.locks, self.temporary)
+        self.leases = Leases(root / "leases", self.temporary)
+
+    @classmethod
+    def open(cls, root: str | Path | None = None) -> Store:
+        """Open the store at `root` (see `store_root` for None), making it where there is none. StoreError."""
+        path = store_root(root)
+        if not (path / "oci-layout").exists():
+            _create(path)
+        return cls(path)
+
+    def close(self) -> None:
+        """Release everything. Closing twice is no error."""
+        self.index.close()
+        self.temporary.close()
+
+    def using_blobs(self) -> AbstractContextManager[object]:
+        """While held, no blob is deleted, though nothing may refer to it yet."""
+        return self.locks.acquire(locks.BLOBS, shared=True)
+
+    def cache_folder(self, name: str) -> Path:
+        """A folder below `cache/`, made where it is absent. `name` is one file name."""
+        return self._folder("cache", name)
+
+    @property
+    def kernels(self) -> Path:
+        return self.root / "kernels"
+
+    @property
+    def machines(self) -> Path:
+        return self.root / "machines"
+
+    def _folder(self, kind: str, name: str) -> Path:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f'"{name}" is no file name')
+        path = self.root / kind / name
+        with store_errors(path, "cannot make"):
+            path.mkdir(mode=0o755, exist_ok=True)
+        return path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _create(root: Path) -> None:
+    with store_errors(root, "cannot make the store"):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in _FOLDERS:
+            (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Written last: its presence says that the folders are there.
+        (root / "oci-layout").write_text(_LAYOUT)
