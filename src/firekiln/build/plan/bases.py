@@ -1,0 +1,153 @@
+"""From a stage's base to a snapshot and a config: base images, named contexts, `scratch`, ONBUILD triggers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from firekiln.build.graph import ContextSource, GitSource, ImageSource, Vertex
+from firekiln.build.plan import names, paths, remotes
+from firekiln.build.plan.stages import Stages, command_of, reachable
+from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageState
+from firekiln.build.plan.suggestions import did_you_mean
+from firekiln.dockerfile.convert import parse_trigger
+from firekiln.dockerfile.instructions import Add, Copy, OnBuild, Run, Workdir
+from firekiln.errors import DockerfileError, ImageNotFoundError, ReferenceFormatError
+from firekiln.oci.config import Image, ImageConfig
+from firekiln.oci.reference import Reference
+
+_IMAGE_CONTEXT = "docker-image://"
+
+
+def resolve(planning: Planning, stages: Stages, target: StageState) -> set[StageState]:
+    """Resolve the bases of all that the target needs, and take up their triggers, which may need still more.
+
+    DockerfileError: a reference that is none, a trigger that can't be read. ImageNotFoundError from the resolver.
+    """
+    while True:
+        needed = reachable(target)
+        for state in stages:
+            if state.base is None and not state.resolved and not state.planned:
+                _resolve_base(planning, stages, state, needed=state in needed)
+        before = len(needed)
+        for state in stages:
+            if state in needed:
+                _take_triggers(planning, stages, state)
+        if len(reachable(target)) == before:
+            return needed
+
+
+def enter(state: StageState) -> None:
+    """Make a stage ready for its first instruction: inherit, give PATH a value, take the image's variables."""
+    state.inherit()
+    config = state.config
+    if not any(line.partition("=")[0] == "PATH" for line in config.env):
+        config = replace(config, env=(*config.env, f"PATH={DEFAULT_PATH}"))
+    if config.working_dir:
+        config = replace(config, working_dir=paths.working_directory("/", config.working_dir))
+    state.config = config
+    for line in config.env:
+        name, _, value = line.partition("=")
+        state.env[name] = value
+
+
+def _resolve_base(planning: Planning, stages: Stages, state: StageState, *, needed: bool) -> None:
+    # BuildKit checks the reference of every stage, needed or not; images only of those that are.
+    state.resolved = needed
+    if state.base_name == SCRATCH and state.named_context is None:
+        state.platform = planning.platform
+        state.config = ImageConfig(working_dir="/", env=(f"PATH={DEFAULT_PATH}",))
+        state.planned = state.stage is None
+        return
+    try:
+        reference = Reference.parse(state.base_name).tagged()
+    except ReferenceFormatError as error:
+        raise planning.error(
+            f'failed to parse stage name "{state.base_name}": {error.message}',
+            state.location,
+            span=state.base_name,
+            hint=error.hint,
+        ) from None
+    if needed:
+        _load(planning, stages, state, reference)
+    if state.stage is None:
+        state.planned = True
+
+
+def _load(planning: Planning, stages: Stages, state: StageState, reference: Reference) -> None:
+    context, name = state.named_context, state.stage.name if state.stage else ""
+    if context is None:
+        name = reference.familiar.removesuffix(":latest")
+        context = planning.options.contexts.get(name)
+    else:
+        state.planned = True
+    state.platform = state.platform or planning.platform
+    if context is None:
+        _load_image(planning, stages, state, reference)
+    elif context.startswith(_IMAGE_CONTEXT):
+        replaced = Reference.parse(context.removeprefix(_IMAGE_CONTEXT)).tagged()
+        _load_image(planning, stages, state, replaced)
+    else:
+        state.vertex = _context(planning, name, context)
+
+
+def _load_image(planning: Planning, stages: Stages, state: StageState, reference: Reference) -> None:
+    platform = state.platform or planning.platform
+    try:
+        image = planning.base_configs(str(reference), platform)
+    except ImageNotFoundError as error:
+        error.hint = error.hint or did_you_mean(state.base_name, stages.names()).strip(" ()") or None
+        raise
+    actual = image.platform
+    if (platform.os, platform.architecture) != (actual.os, actual.architecture):
+        planning.warn(
+            "InvalidBaseImagePlatform",
+            f"{state.base_name} is an image for {actual}, but {platform} is being built",
+            state.location,
+        )
+    state.image, state.config, state.author = image, image.config, image.author
+    title = names.numbered(state, f"FROM {reference}")
+    if _has_layers(image):
+        state.vertex = planning.vertex(
+            ImageSource(reference=str(reference), platform=platform),
+            name=title,
+            stage=state.name,
+            location=state.location,
+        )
+
+
+def _context(planning: Planning, name: str, value: str) -> Vertex:
+    git = remotes.parse_git(value)
+    if git is not None:
+        op = GitSource(remote=git.remote, ref=git.ref, subdir=git.subdir, checksum=git.checksum or None)
+        return planning.vertex(op, name=f"[context {name}] load from git")
+    if "://" in value:
+        raise DockerfileError(
+            f'the context "{name}" can\'t be read from {value}',
+            hint="a named context is a folder, docker-image://REFERENCE or a git repository",
+        )
+    return planning.vertex(ContextSource(name=name), name=f"[context {name}] load from client")
+
+
+def _take_triggers(planning: Planning, stages: Stages, state: StageState) -> None:
+    """ONBUILD of the base image, or of the base stage's own instructions, become the stage's first instructions."""
+    if state.triggers_taken or (state.base is None and not state.resolved):
+        return
+    state.triggers_taken = True
+    triggers = list(state.config.on_build)
+    if state.base is not None:
+        own = (command.instruction for command in state.base.commands)
+        triggers += [item.expression for item in own if isinstance(item, OnBuild)]
+    state.config = replace(state.config, on_build=())
+    if not triggers:
+        return
+    commands = []
+    for trigger in triggers:
+        instruction = parse_trigger(trigger, state.location)
+        commands.append(command_of(planning, stages, state, instruction, on_build=True))
+    state.commands = [*commands, *state.commands]
+    state.steps += sum(isinstance(command.instruction, Add | Copy | Run | Workdir) for command in commands)
+
+
+def _has_layers(image: Image) -> bool:
+    """An image without layers is as good as `scratch`; old ones tell only by their history."""
+    return bool(image.diff_ids) or any(not line.empty_layer for line in image.history)
