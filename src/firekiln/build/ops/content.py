@@ -1,0 +1,105 @@
+"""Digests of content, for cache keys: what an operation reads, and nothing else.
+
+In: names, types, permission bits, owners, link targets, device numbers, xattrs, the bytes of files, and which names
+are hard links of one file. Out: all times. (A context's owners and xattrs are out because its Tree has none.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
+
+from firekiln.build.graph import Copy
+from firekiln.build.ops.fileop import sources
+from firekiln.build.ops.patterns import Filter
+from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout, walk
+
+
+def copy_key(action: Copy, inputs: Sequence[Tree | None]) -> str:
+    """`sha256:…` of all that `action` would copy from its input (numbered as in `fileop.apply`).
+
+    The action's own fields are not in it. BuildError where a source is missing: as with BuildKit, before anything runs.
+    """
+    entries: list[tuple[bytes, Node]] = []
+    for selected in sources(action, inputs):
+        node = selected.node
+        if isinstance(node, Directory):
+            # Where only its content is copied, its own mode and owner reach nobody.
+            own = Directory(meta=Meta(mode=0)) if action.dir_copy_contents else node
+            entries += [(selected.name, own), *((b"/" + path, below) for path, below in _read(action, node))]
+        else:
+            entries.append((selected.name, node))
+    return _digest(entries)
+
+
+def content_digest(tree: Tree) -> str:
+    """`sha256:…` of a whole Tree, the root's own metadata included."""
+    return _digest([(b"", tree), *walk(tree)])
+
+
+def _read(action: Copy, directory: Directory) -> Iterator[tuple[bytes, Node]]:
+    """What `action` reads below a directory; one that lets nothing through is as if it were not there."""
+    chosen = Filter(action)
+    if chosen.takes_all:
+        yield from walk(directory)
+        return
+    above: list[tuple[bytes, Node]] = []
+    pending = [(path, node) for path, node in _entries(directory, b"")]
+    while pending:
+        path, node = pending.pop()
+        while above and not path.startswith(above[-1][0] + b"/"):
+            above.pop()
+        if chosen.takes(path):
+            yield from above
+            above.clear()
+            yield path, node
+        elif isinstance(node, Directory):
+            above.append((path, node))
+        if isinstance(node, Directory) and chosen.takes_below(path):
+            pending += _entries(node, path + b"/")
+
+
+def _entries(directory: Directory, prefix: bytes) -> list[tuple[bytes, Node]]:
+    """Children by name, the last first: the order of a stack."""
+    return [(prefix + name, directory.children[name]) for name in sorted(directory.children, reverse=True)]
+
+
+def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
+    digest = hashlib.sha256()
+    numbers: dict[int, int] = {}
+    for path, node in entries:
+        known = numbers.get(id(node))
+        if known is None:
+            numbers[id(node)] = len(numbers)
+        detail = _detail(node) if known is None else b"=%d" % known
+        digest.update(b"%d:%s%d:%s" % (len(path), path, len(detail), detail))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _detail(node: Node) -> bytes:
+    match node:
+        case Whiteout():
+            return b"whiteout"
+        case File():
+            content = hashlib.sha256()
+            for chunk in node.chunks():
+                content.update(chunk)
+            return b"file" + _meta(node.meta) + content.digest()
+        case Symlink():
+            return b"link" + _meta(node.meta) + node.target
+        case Device():
+            return b"node%s %d %d %d" % (_meta(node.meta), node.block, node.major, node.minor)
+        case Directory():
+            return b"dir" + _meta(node.meta) + b"opaque" * node.opaque
+        case Fifo():
+            return b"fifo" + _meta(node.meta)
+        case Socket():
+            return b"sock" + _meta(node.meta)
+        case _:
+            assert_never(node)
+
+
+def _meta(meta: Meta) -> bytes:
+    xattrs = b"".join(b"%d:%s%d:%s" % (len(name), name, len(value), value) for name, value in meta.xattrs)
+    return b" %o %d %d %d:%s" % (meta.mode, meta.uid, meta.gid, len(xattrs), xattrs)

@@ -1,0 +1,73 @@
+"""COPY, ADD and WORKDIR on Trees: `FileOp` carried out without a mount, without root and without the host's links.
+
+Field by field BuildKit's file operations (`solver/llbsolver/file`), oddities included: what the documentation says
+otherwise, users of BuildKit do not get either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import assert_never
+
+from firekiln.build.graph import Copy, FileOp, InlineFile, Mkdir
+from firekiln.build.ops import unpack
+from firekiln.build.ops.copy import copy
+from firekiln.build.ops.owner import Ids, ids
+from firekiln.build.ops.selection import Selected, clean, select
+from firekiln.build.ops.upper import Overlay
+from firekiln.rootfs.tree import Directory, File, Meta, Tree
+
+
+def apply(
+    op: FileOp, base: Tree | None, inputs: Sequence[Tree | None], *, now_ns: int, folder: Path | None = None
+) -> Tree:
+    """The layer that `op` makes on `base`: new and changed nodes, whiteouts, opaque directories.
+
+    `base` and `inputs` are merged Trees without whiteouts; None is `scratch`. `inputs` are those of the vertex: a
+    `Copy.source` of 1 means `inputs[1]`, and `inputs[0]`, the base again, is not looked at. With `op.link` the base
+    isn't either. `now_ns` is the time that directories without a source bear. Archives are unpacked into unnamed files
+    in `folder` (None: the host's temporary folder), which live as long as the Tree.
+
+    BuildError where a source is missing, the destination can't take it, or an archive is damaged.
+    """
+    below = None if op.link else base
+    root = Directory(meta=Meta(mode=0o755, mtime_ns=now_ns))
+    overlay = Overlay(root if below is None else below)
+    for number, action in enumerate(op.actions):
+        known = None if below is None and number == 0 else overlay.root
+        owner = None if action.owner is None else ids(action.owner, known)
+        match action:
+            case Mkdir():
+                _mkdir(action, overlay, owner, now_ns)
+            case Copy():
+                for selected in sources(action, inputs, now_ns=now_ns):
+                    archive = unpack.open_archive(selected.node, folder) if action.unpack else None
+                    if archive is None:
+                        copy(action, selected, overlay, owner=owner, now_ns=now_ns)
+                    else:
+                        made = _made(0o755, owner, now_ns)
+                        path = overlay.resolve(clean(action.dest)).path
+                        unpack.unpack(archive, overlay, path, owner=owner, made=made)
+            case _:
+                assert_never(action)
+    return overlay.diff()
+
+
+def sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int = 0) -> list[Selected]:
+    """What `action` copies. An inline file bears the time of the run."""
+    if isinstance(action.source, InlineFile):
+        meta = Meta(mode=action.source.mode, mtime_ns=now_ns)
+        name = action.source.name.encode(errors="surrogateescape")
+        return [Selected(name=name, node=File.of(action.source.data, meta))]
+    tree = inputs[action.source]
+    return select(action, Directory(meta=Meta(mode=0o755)) if tree is None else tree)
+
+
+def _mkdir(action: Mkdir, overlay: Overlay, owner: Ids | None, now_ns: int) -> None:
+    overlay.make_all(overlay.resolve(clean(action.path)).path, _made(action.mode & 0o777, owner, now_ns))
+
+
+def _made(mode: int, owner: Ids | None, now_ns: int) -> Meta:
+    """Metadata of a directory that has no source."""
+    return Meta(mode=mode, uid=owner.uid if owner else 0, gid=owner.gid if owner else 0, mtime_ns=now_ns)
