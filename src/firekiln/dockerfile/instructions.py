@@ -77,7 +77,8 @@ class Sources:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Instruction:
     """What all have: where it stands, its text on one line (continuations joined, heredocs left out), and the
-    comments right above it, without their `#`."""
+    comments right above it, without their `#`.
+    """
 
     name: ClassVar[str]
 
