@@ -8,9 +8,9 @@ from firekiln.build.graph import ContextSource, GitSource, ImageSource, Vertex
 from firekiln.build.plan import names, paths, remotes
 from firekiln.build.plan.stages import Stages, command_of, reachable
 from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageState
-from firekiln.build.plan.suggestions import did_you_mean
 from firekiln.dockerfile.convert import parse_trigger
 from firekiln.dockerfile.instructions import Add, Copy, OnBuild, Run, Workdir
+from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, ImageNotFoundError, ReferenceFormatError
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.reference import Reference

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from firekiln.build.plan.mounts import source_stage
 from firekiln.build.plan.state import SCRATCH, Command, Planning, StageState
-from firekiln.build.plan.suggestions import did_you_mean
 from firekiln.dockerfile.expand import Expansion
 from firekiln.dockerfile.instructions import Add, Copy, Instruction, Run, Stage, Workdir
-from firekiln.dockerfile.mounts import mount_from
+from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, Location
 from firekiln.oci.platform import Platform
 
@@ -205,7 +205,7 @@ def _copy_source(planning: Planning, stages: Stages, instruction: Copy) -> Stage
 
 
 def _mount_source(stages: Stages, mount: str, where: Location) -> StageState | None:
-    name = mount_from(mount)
+    name = source_stage(mount)
     if not name:
         return None
     return stages.named(name) or StageState(base_name=name, location=where)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from firekiln.build.graph import HistoryStep, Op, PlanWarning, Vertex
 from firekiln.build.plan.options import BaseConfigs, PlanOptions
 from firekiln.build.plan.platformargs import NO_ENVIRONMENT
-from firekiln.build.plan.suggestions import did_you_mean
 from firekiln.dockerfile.expand import Expansion, expand, expand_heredoc
 from firekiln.dockerfile.instructions import Dockerfile, Instruction, Stage
+from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, Location
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
