@@ -149,15 +149,6 @@ def split_fields(text: str) -> list[str]:
 
 
 _READONLY = frozenset({"readonly", "ro", "readwrite", "rw"})
-_WORDS = {
-    "from": "source_stage",
-    "source": "source",
-    "src": "source",
-    "target": "target",
-    "dst": "target",
-    "destination": "target",
-    "id": "id",
-}
 
 
 def _bare(mount: Mount, key: str, item: str) -> str:
@@ -171,8 +162,21 @@ def _bare(mount: Mount, key: str, item: str) -> str:
 
 
 def _set(mount: Mount, key: str, value: str, item: str) -> Mount:
-    if key in _WORDS:
-        return replace(mount, **{_WORDS[key]: value})
+    match key:
+        case "from":
+            return replace(mount, source_stage=value)
+        case "source" | "src":
+            return replace(mount, source=value)
+        case "target" | "dst" | "destination":
+            return replace(mount, target=value)
+        case "id":
+            return replace(mount, id=value)
+        case _:
+            return _set_checked(mount, key, value, item)
+
+
+def _set_checked(mount: Mount, key: str, value: str, item: str) -> Mount:
+    """The keys whose values are not just any text."""
     match key:
         case "type":
             return replace(mount, type=_member(MountType, value, f'unsupported mount type "{value}"'))
@@ -180,8 +184,10 @@ def _set(mount: Mount, key: str, value: str, item: str) -> Mount:
             return replace(mount, sharing=_member(ShareMode, value, f'unsupported sharing value "{value}"'))
         case "mode":
             return replace(mount, mode=_number(key, value, base=8))
-        case "uid" | "gid":
-            return replace(mount, **{key: _number(key, value)})
+        case "uid":
+            return replace(mount, uid=_number(key, value))
+        case "gid":
+            return replace(mount, gid=_number(key, value))
         case _:
             return _set_typed(mount, key, value, item)
 
