@@ -15,7 +15,7 @@ from firekiln.errors import BuildError
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 _PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000}
 _COPIES = {"u": 6, "g": 3, "o": 0}
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)")
 _ACTION = re.compile(r"([-+=])([rwxXstugo]*)")
 
 ModeChange: TypeAlias = Callable[[int, bool], int]

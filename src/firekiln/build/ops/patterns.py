@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from firekiln.build.graph import Copy
 from firekiln.dockerfile.ignore import IgnorePatterns
+from firekiln.errors import BuildError
 
 
 class Filter:
-    """What one action takes of a directory. Patterns are matched against paths relative to the source directory."""
+    """What one action takes of a directory. IgnorePatterns are matched against paths relative to the source directory.
+
+    BuildError where one is malformed.
+    """
 
     def __init__(self, action: Copy) -> None:
-        self._include = IgnorePatterns(action.include_patterns) if action.include_patterns else None
-        self._exclude = IgnorePatterns(action.exclude_patterns) if action.exclude_patterns else None
+        self._include = _patterns(action.include_patterns)
+        self._exclude = _patterns(action.exclude_patterns)
         self.takes_all = self._include is None and self._exclude is None
 
     def takes(self, path: bytes) -> bool:
@@ -25,3 +29,10 @@ class Filter:
         """Whether anything below the directory at `path` may be copied: False spares a walk."""
         text = path.decode(errors="surrogateescape")
         return self._exclude is None or not self._exclude.matches(text) or self._exclude.may_match_under(text)
+
+
+def _patterns(patterns: tuple[str, ...]) -> IgnorePatterns | None:
+    try:
+        return IgnorePatterns(patterns) if patterns else None
+    except ValueError as error:
+        raise BuildError(str(error)) from None
