@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from firekiln.dockerfile.expand import split_words
 
-_MARKER = re.compile(r"^(\d*)<<(-?)[ \t\f\r\n]*([^<]*)$", re.ASCII)
+_MARKER = re.compile(r"^(\d*)<<(-?)[ \t\f\r\n]*([^<]*)\Z", re.ASCII)
+_MAX_UINT = 2**64 - 1
 _TABS = re.compile(r"^\t+", re.MULTILINE)
 
 
@@ -39,7 +40,7 @@ def parse_heredoc(word: str) -> Heredoc | None:
         return None
     raw = split_words(match[3], raw_quotes=True)
     return Heredoc(
-        name=names[0], fd=int(match[1] or 0), chomp=bool(match[2]), expand=_quotes(names[0]) == _quotes(raw[0])
+        name=names[0], fd=_descriptor(match[1]), chomp=bool(match[2]), expand=_quotes(names[0]) == _quotes(raw[0])
     )
 
 
@@ -71,3 +72,9 @@ def run_script(line: str, heredocs: tuple[Heredoc, ...]) -> str | Heredoc:
 
 def _quotes(word: str) -> int:
     return word.count("'") + word.count('"')
+
+
+def _descriptor(digits: str) -> int:
+    """What does not fit into 64 bits is their largest number, as Go's ParseUint has it."""
+    digits = digits.lstrip("0")
+    return min(int(digits or 0), _MAX_UINT) if len(digits) <= 20 else _MAX_UINT
