@@ -8,7 +8,7 @@ from firekiln.errors import BuildError
 
 
 class Filter:
-    """What one action takes of a directory. IgnorePatterns are matched against paths relative to the source directory.
+    """What one action takes of a directory. Patterns are matched against paths relative to the source directory.
 
     BuildError where one is malformed.
     """
