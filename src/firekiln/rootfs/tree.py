@@ -15,6 +15,7 @@ here") are part of the model, as OCI's layer specification and overlayfs have th
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 CHUNK = 1 << 20
 """Bytes read at a time where content passes through memory."""
+
+_LOADING = threading.RLock()
+"""Held while a lazy directory is filled: steps that run side by side read the same Trees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +171,11 @@ class Directory:
     @property
     def children(self) -> dict[bytes, Node]:
         if self._children is None:
-            assert self._load is not None
-            self._children = self._load()
-            self._load = None
+            with _LOADING:
+                if self._children is None:
+                    assert self._load is not None
+                    self._children = self._load()
+                    self._load = None
         return self._children
 
     def with_meta(self, meta: Meta) -> Directory:
