@@ -31,14 +31,16 @@ class Heredoc:
 
 
 def parse_heredoc(word: str) -> Heredoc | None:
-    """The heredoc that a whole word opens, None where it opens none. ValueError for an unbalanced quote in its name."""
+    """The heredoc that a whole word opens, None where it opens none."""
     match = _MARKER.match(word)
     if match is None or not match[3]:
         return None
-    names = split_words(match[3])
+    try:
+        names, raw = split_words(match[3]), split_words(match[3], raw_quotes=True)
+    except ValueError:
+        return None
     if len(names) != 1:
         return None
-    raw = split_words(match[3], raw_quotes=True)
     return Heredoc(
         name=names[0], fd=_descriptor(match[1]), chomp=bool(match[2]), expand=_quotes(names[0]) == _quotes(raw[0])
     )

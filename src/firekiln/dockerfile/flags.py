@@ -1,0 +1,61 @@
+"""An instruction's builder flags (`--name[=value]`) against those that it knows."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from firekiln.dockerfile.suggestions import did_you_mean
+
+
+class FlagType(enum.Enum):
+    BOOL = enum.auto()
+    STRING = enum.auto()
+    STRINGS = enum.auto()
+    """A string that may be given several times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The flags that were given. What was not given has the type's default: "", (), False."""
+
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def string(self, name: str, default: str = "") -> str:
+        return self.values[name][-1] if name in self.values else default
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        return self.values.get(name, ())
+
+    def switch(self, name: str) -> bool:
+        return self.optional_switch(name) is True
+
+    def optional_switch(self, name: str) -> bool | None:
+        """None where the flag was not given."""
+        return self.string(name) == "true" if name in self.values else None
+
+
+def parse_flags(given: tuple[str, ...], known: Mapping[str, FlagType]) -> Flags:
+    """ValueError with BuildKit's reason for an unknown flag, one given twice, a missing or wrong value."""
+    values: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        name, separator, value = text.removeprefix("--").partition("=")
+        if name not in known:
+            raise ValueError(f"unknown flag: --{name}{did_you_mean(name, known)}")
+        if name in values and known[name] is not FlagType.STRINGS:
+            raise ValueError(f"duplicate flag specified: --{name}")
+        if known[name] is FlagType.BOOL:
+            value = _bool(name, value if separator else "true")
+        elif not separator:
+            raise ValueError(f"missing a value on flag: --{name}")
+        values[name] = (*values.get(name, ()), value)
+    return Flags(values=values)
+
+
+def _bool(name: str, value: str) -> str:
+    if not value:
+        raise ValueError(f"missing a value on flag: --{name}")
+    if value.lower() not in ("true", "false"):
+        raise ValueError(f"expecting boolean value for flag --{name}, not: {value}")
+    return value.lower()
