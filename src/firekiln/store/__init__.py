@@ -4,7 +4,8 @@ from firekiln.store.blobs import Blob
 from firekiln.store.images import Removed, StoredImage
 from firekiln.store.index import Result
 from firekiln.store.layers import Layer
+from firekiln.store.locks import Lock
 from firekiln.store.paths import store_root
 from firekiln.store.store import Store
 
-__all__ = ["Blob", "Layer", "Removed", "Result", "Store", "StoredImage", "store_root"]
+__all__ = ["Blob", "Layer", "Lock", "Removed", "Result", "Store", "StoredImage", "store_root"]

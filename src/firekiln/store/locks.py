@@ -45,6 +45,12 @@ class Lock:
             os.close(self._fd)
             self._fd = -1
 
+    def transfer(self) -> Lock:
+        """The lock, for somebody who will release it later; this one holds nothing any more."""
+        other = Lock(self._fd)
+        self._fd = -1
+        return other
+
     def __enter__(self) -> Self:
         return self
 
