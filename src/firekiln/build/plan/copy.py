@@ -19,6 +19,7 @@ from firekiln.build.plan import names, paths, remotes
 from firekiln.build.plan.owners import parse_mode, parse_owner
 from firekiln.build.plan.state import Command, Planning, StageState
 from firekiln.dockerfile import instructions as df
+from firekiln.dockerfile.text import encode
 from firekiln.errors import Location, ReferenceFormatError
 from firekiln.oci.reference import check_digest
 
@@ -110,7 +111,7 @@ def _request(planning: Planning, state: StageState, command: Command, instructio
 
 def _inline(planning: Planning, state: StageState, content: df.SourceContent, where: Location) -> InlineFile:
     data = planning.heredoc(state, content.data, where) if content.expand else content.data
-    return InlineFile(name=content.path, data=data.encode(errors="surrogateescape"))
+    return InlineFile(name=content.path, data=encode(data))
 
 
 def _plan(planning: Planning, state: StageState, request: _Request) -> None:

@@ -74,7 +74,7 @@ Metadata = (
 )
 
 
-def _metadata(planning: Planning, state: StageState, instruction: Metadata) -> None:  # noqa: C901 - one case a kind
+def _metadata(planning: Planning, state: StageState, instruction: Metadata) -> None:  # noqa: C901, PLR0912 - a case a kind
     match instruction:
         case df.Arg():
             metadata.arg(planning, state, instruction)

@@ -8,6 +8,7 @@ from firekiln.build.plan.mounts import plan_mounts
 from firekiln.build.plan.state import Command, Planning, StageState
 from firekiln.dockerfile.heredoc import Heredoc, parse_heredoc, run_script
 from firekiln.dockerfile.instructions import Run
+from firekiln.dockerfile.text import encode
 
 SCRIPTS = "/dev/pipes"
 
@@ -52,7 +53,7 @@ def _argv(state: StageState, instruction: Run) -> tuple[tuple[str, ...], tuple[B
     script = run_script(line, command.files)
     if not isinstance(script, Heredoc):
         return state.shell(script), ()
-    file = InlineFile(name=script.name, data=script.data.encode(errors="surrogateescape"), mode=0o755)
+    file = InlineFile(name=script.name, data=encode(script.data), mode=0o755)
     return state.shell(f"{SCRIPTS}/{script.name}"), (BindMount(target=f"{SCRIPTS}/", input=None, files=(file,)),)
 
 
