@@ -20,6 +20,7 @@ from typing import Any, Literal
 from firekiln.errors import MachineError
 from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf
 from firekiln.machine.kernel.modules import load_order
+from firekiln.store.durable import fsync_directory
 
 Kind = Literal["own", "debian", "file"]
 _PREFERENCE: Mapping[str, int] = {"own": 1, "debian": 0}
@@ -99,7 +100,7 @@ def add(root: Path, new: NewKernel) -> Kernel:
     folder = _folder(root)
     target = folder / digest
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
         try:
             _write_all(temporary, document, new)
@@ -121,7 +122,7 @@ def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
     digest = hashlib.sha256(data).hexdigest()
     image = path.absolute()
     if not data.startswith(ELF_MAGIC):
-        image = root / "cache" / "kernels" / digest
+        image = root / "machines" / "cache" / f"kernel-{digest}"
         if not image.exists():
             elf = extract_elf(data)
             image.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +161,8 @@ def _write_all(folder: Path, document: bytes, new: NewKernel) -> None:
     for module in new.modules:
         _write(folder / "modules" / f"{module.name}.ko", module.data)
     _write(folder / "kernel.json", document)
-    _sync(folder / "modules")
-    _sync(folder)
+    fsync_directory(folder / "modules")
+    fsync_directory(folder)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -177,15 +178,7 @@ def _rename(temporary: Path, target: Path) -> None:
     except OSError:
         if not target.exists():  # else another process was faster, with the same bytes
             raise
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    fsync_directory(target.parent)
 
 
 def _read(folder: Path) -> Kernel:

@@ -1,0 +1,92 @@
+"""Whether KVM runs a guest here, found out by running one.
+
+That /dev/kvm opens says little: nested in some clouds a guest spins for ever, or QEMU aborts. So the very kernel that
+is to boot is booted without a root file system. Where KVM works, it says its first word within a few milliseconds and
+panics, having found no root, within a fraction of a second. The answer is remembered until the host boots again.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from pathlib import Path
+
+from firekiln.machine.hostfacts import HostFacts
+from firekiln.machine.kernel import Kernel
+from firekiln.machine.qemu import BARE, MACHINE, PROGRAM, Qemu, identity
+from firekiln.machine.tsc import host_tsc_khz
+from firekiln.machine.vmm import spawn
+
+_DEVICE = Path("/dev/kvm")
+_FIRST_WORD = 0.5
+_DEADLINE = 1.0
+_END = b"Kernel panic - not syncing: VFS"
+
+
+def choose_qemu(kernel: Kernel, facts: HostFacts) -> Qemu:
+    """QEMU with the accelerator that works for `kernel` here. MissingProgramError where there is no QEMU.
+
+    The first time after the host's boot this takes up to a second, where /dev/kvm is there and usable by this user.
+    """
+    vmm = identity()
+    if kvm_works(kernel, facts, vmm):
+        return Qemu(accelerator="kvm")
+    khz = facts.get("tsc_khz", int)
+    if khz is None and (khz := host_tsc_khz()):
+        facts.put("tsc_khz", khz)
+    return Qemu(accelerator="tcg", tsc_khz=khz)
+
+
+def kvm_works(kernel: Kernel, facts: HostFacts, vmm: str) -> bool:
+    """Whether KVM runs `kernel` in the VMM of that identity, as remembered or by a trial."""
+    if kernel.architecture != "amd64" or not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return False
+    key = f"kvm {vmm} {kernel.digest}"
+    known = facts.get(key, bool)
+    if known is None:
+        known = try_kvm(kernel.image)
+        facts.put(key, known)
+    return known
+
+
+def probe_argv(kernel: Path) -> list[str]:
+    """A guest of a bare kernel under KVM, which prints from its first moment."""
+    command_line = "console=ttyS0 earlyprintk=ttyS0 reboot=t panic=-1 cryptomgr.notests"
+    return [
+        PROGRAM,
+        *MACHINE,
+        *("-accel", "kvm"),
+        *("-cpu", "max"),
+        *("-m", "128M"),
+        *BARE,
+        *("-serial", "stdio"),
+        *("-kernel", str(kernel)),
+        *("-append", command_line),
+    ]
+
+
+def try_kvm(kernel: Path) -> bool:
+    """Boot `kernel` under KVM; True when it got as far as looking for its root. Takes at most a second."""
+    process = spawn(probe_argv(kernel))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    start = time.monotonic()
+    seen = b""
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while _END not in seen:
+                left = start + (_DEADLINE if seen else _FIRST_WORD) - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    return False
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                if not data:
+                    return False
+                seen += data
+            return True
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()

@@ -1,0 +1,144 @@
+"""QEMU's `microvm` machine: no BIOS, no PCI; virtio over MMIO, the kernel entered by PVH.
+
+Which options are there, and which are not, was measured: see docs/architecture.md. The command line is made by a pure
+function, `qemu_argv`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from firekiln.errors import MachineError
+from firekiln.machine.contract import SerialPort
+from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, UserNetwork
+from firekiln.machine.vmm import Guest, program_identity, spawn
+
+PROGRAM: Final = "qemu-system-x86_64"
+
+MACHINE = ("-M", "microvm,x-option-roms=off,isa-serial=on,rtc=on")
+"""rtc=off would cost two seconds: the kernel then waits for a clock that is not there."""
+
+BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+"""Seccomp: a guest that breaks out of the VMM can neither run programs nor gain privileges."""
+
+COMMAND_LINE = ("console=ttyS0", "quiet", "reboot=t", "panic=-1", "net.ifnames=0", "cryptomgr.notests")
+"""A guest resets itself when it is done or has panicked, and `-no-reboot` makes that QEMU's end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qemu:
+    """QEMU with an accelerator. `tsc_khz` is the host's, which TCG's guests must be told; None where unknown."""
+
+    accelerator: Accelerator
+    tsc_khz: int | None = None
+    name: str = field(default="qemu", init=False)
+    channel: SerialPort = field(default_factory=SerialPort, init=False)
+    modules: tuple[str, ...] = field(
+        default=("virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "overlay", "erofs", "ext4"),
+        init=False,
+    )
+
+    def identity(self) -> str:
+        return identity()
+
+    def launch(self, spec: MachineSpec) -> Guest:
+        host, guest = socket.socketpair()
+        with guest:
+            argv = qemu_argv(spec, accelerator=self.accelerator, tsc_khz=self.tsc_khz, channel_fd=guest.fileno())
+            try:
+                process = spawn(argv, pass_fds=[guest.fileno()])
+            except BaseException:
+                host.close()
+                raise
+        assert process.stdout is not None
+        assert process.stderr is not None
+        return Guest(process=process, console=process.stdout, complaints=process.stderr, channel=host)
+
+
+def identity() -> str:
+    """Which QEMU is installed. MissingProgramError where none is."""
+    return program_identity(shutil.which(PROGRAM), PROGRAM)
+
+
+def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None, channel_fd: int) -> list[str]:
+    """The command line of QEMU for `spec`; the agent's channel is the connected socket `channel_fd` that it inherits.
+
+    The console is its standard output. MachineError for an architecture that it does not run.
+    """
+    if spec.architecture != "amd64":
+        raise MachineError(
+            f"a machine for linux/{spec.architecture} cannot be run yet", hint="build for linux/amd64 (--platform)"
+        )
+    return [
+        PROGRAM,
+        *("-name", f"{spec.name.replace(',', ',,')},process=firekiln-vm"),
+        *MACHINE,
+        *("-accel", accelerator),
+        *("-cpu", "max"),
+        *("-smp", str(spec.vcpus)),
+        *("-m", f"{spec.memory // MIB}M"),
+        *BARE,
+        *SANDBOX,
+        *("-serial", "stdio"),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initramfs)),
+        *("-append", kernel_command_line(spec, accelerator=accelerator, tsc_khz=tsc_khz)),
+        *_channel(channel_fd),
+        *("-device", "virtio-rng-device"),
+        *(word for drive in spec.drives for word in _drive(drive)),
+        *(_network(spec.network) if spec.network else ()),
+    ]
+
+
+def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None) -> str:
+    """The kernel's words. Under TCG most boots hang unless the kernel is told the frequency of its TSC."""
+    words = [*COMMAND_LINE]
+    if accelerator == "tcg":
+        words += ["no_timer_check"]
+        if tsc_khz:
+            words += [f"tsc_early_khz={tsc_khz}", "tsc=reliable"]
+        if spec.vcpus == 1:
+            words += ["nolapic_timer"]
+    return " ".join([*words, *spec.command_line])
+
+
+def _channel(fd: int) -> Sequence[str]:
+    return (
+        *("-chardev", f"socket,id=agent,fd={fd}"),
+        *("-device", "virtio-serial-device,max_ports=2"),
+        *("-device", f"virtserialport,chardev=agent,name={SerialPort().name}"),
+    )
+
+
+def _drive(drive: BlockDevice) -> Sequence[str]:
+    # As JSON, because in QEMU's own syntax a comma in a file name ends it.
+    node = {
+        "node-name": drive.serial,
+        "driver": "raw",
+        "read-only": drive.readonly,
+        "discard": "ignore" if drive.readonly else "unmap",
+        "file": {"driver": "file", "filename": str(drive.path)},
+    }
+    return (
+        *("-blockdev", json.dumps(node)),
+        *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial}"),
+    )
+
+
+def _network(network: UserNetwork) -> Sequence[str]:
+    forwards = (
+        f",hostfwd={port.protocol}:{port.host_ip}:{port.host_port}-{network.address.ip}:{port.guest_port}"
+        for port in network.ports
+    )
+    options = f"user,id=net0,net={network.address.network},host={network.gateway},dns={network.nameserver}"
+    return (
+        *("-netdev", f"{options},dhcpstart={network.address.ip},ipv6=off" + "".join(forwards)),
+        *("-device", f"virtio-net-device,netdev=net0,mac={network.mac}"),
+    )

@@ -1,0 +1,73 @@
+"""What a machine is made of, in no VMM's words. Each VMM has a pure function from this to its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Literal
+
+Accelerator = Literal["kvm", "tcg"]
+Protocol = Literal["tcp", "udp"]
+
+MIB = 1 << 20
+GIB = 1 << 30
+DEFAULT_MEMORY = GIB
+DEFAULT_DISK = 10 * GIB
+_ADDRESS = IPv4Interface("10.0.2.15/24")
+_GATEWAY = IPv4Address("10.0.2.2")
+_NAMESERVER = IPv4Address("10.0.2.3")
+LAYER_DRIVES = 8
+"""Read-only drives at most: QEMU's microvm has 24 virtio places, Firecracker about 19, and others want theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDevice:
+    """A raw image file as a drive of the guest, which knows it by `serial` (1 to 20 ASCII characters)."""
+
+    serial: str
+    path: Path
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """The guest's `guest_port` answers at `host_ip:host_port` of the host."""
+
+    host_ip: IPv4Address
+    host_port: int
+    guest_port: int
+    protocol: Protocol = "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.host_ip}:{self.host_port}->{self.guest_port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserNetwork:
+    """QEMU's user network (slirp): the guest behind an address translation in the VMM's own process; needs no root."""
+
+    mac: str
+    ports: tuple[PublishedPort, ...] = ()
+    address: IPv4Interface = _ADDRESS
+    gateway: IPv4Address = _GATEWAY
+    nameserver: IPv4Address = _NAMESERVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """A machine before it runs. `memory` is in bytes.
+
+    `command_line` holds the kernel's words that do not depend on the VMM. Every machine has a serial console and the
+    agent's channel; what carries them is the VMM's business.
+    """
+
+    name: str
+    architecture: str
+    kernel: Path
+    initramfs: Path
+    drives: tuple[BlockDevice, ...]
+    command_line: tuple[str, ...] = ()
+    vcpus: int = 1
+    memory: int = DEFAULT_MEMORY
+    network: UserNetwork | None = None

@@ -1,0 +1,108 @@
+"""What a VMM back end is: it takes a MachineSpec and gives a running guest. QEMU's is `qemu`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from firekiln.errors import MissingProgramError
+from firekiln.machine.contract import Channel
+from firekiln.machine.spec import MachineSpec
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Vmm(Protocol):
+    """A program that runs machines."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def channel(self) -> Channel:
+        """What carries the agent's channel in its guests."""
+        ...
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """Kernel modules that its devices need in the guest, where the kernel does not have them built in."""
+        ...
+
+    def identity(self) -> str:
+        """Which program this is: changes whenever another version is installed. MissingProgramError where absent."""
+        ...
+
+    def launch(self, spec: MachineSpec) -> Guest:
+        """Start the guest. It dies with the thread that calls this."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A VMM's running process: its console (what the guest writes to the serial port), what it says on stderr, and the
+    host's end of the agent's channel. Leaving the context kills it.
+    """
+
+    process: subprocess.Popen[bytes]
+    console: IO[bytes]
+    complaints: IO[bytes]
+    channel: socket.socket
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.console.close()
+        self.complaints.close()
+        self.channel.close()
+
+
+def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Start a VMM that is killed when the calling thread ends, however it ends. MissingProgramError where absent."""
+    # Loaded here: the child, between fork and exec, must not do more than two system calls.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before the kernel knew
+            os._exit(1)
+
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which stops the guest in order
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls; the only way to PR_SET_PDEATHSIG
+        )
+    except FileNotFoundError as error:
+        raise missing(argv[0]) from error
+
+
+def program_identity(path: str | None, program: str) -> str:
+    """A program file's identity, without the cost of running it: its place, size and time of installation."""
+    if path is None:
+        raise missing(program)
+    status = Path(path).stat()
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def missing(program: str) -> MissingProgramError:
+    return MissingProgramError(
+        f"{program} is not on this host", hint="apt-get install qemu-system-x86 (Debian, Ubuntu)"
+    )
