@@ -49,6 +49,12 @@ def test_a_stage_builds_on_another_by_its_lower_case_name(made):
         made("FROM a AS Base\nFROM Base")
 
 
+def test_a_name_given_twice_means_the_later_stage(made):
+    text = "FROM a AS x\nFROM b AS x\nFROM x\nRUN y"
+    assert plan_to_json(made(text))["sources"] == ["docker-image://docker.io/library/b:latest"]
+    assert plan_to_json(made(text, target="x"))["sources"] == ["docker-image://docker.io/library/b:latest"]
+
+
 def test_copying_from_a_stage_further_down_is_refused_only_where_it_is_needed(made):
     text = "FROM a AS first\nCOPY --from=last / /\nFROM b AS last"
     assert made(text).target is not None

@@ -47,7 +47,7 @@ def enter(state: StageState) -> None:
     state.config = config
     for line in config.env:
         name, _, value = line.partition("=")
-        state.env[name] = value
+        state.set_step_env(name, value)
 
 
 def _resolve_base(planning: Planning, stages: Stages, state: StageState, *, needed: bool) -> None:

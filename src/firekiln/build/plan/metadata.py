@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from firekiln.build.plan.platformargs import NO_ENVIRONMENT
-from firekiln.build.plan.ports import parse_ports
+from firekiln.build.plan.ports import forgotten_prefix, parse_ports
 from firekiln.build.plan.signals import check_signal
 from firekiln.build.plan.state import Planning, StageState
 from firekiln.dockerfile.instructions import (
@@ -58,7 +58,7 @@ def arg(planning: Planning, state: StageState, instruction: Arg) -> None:
         else:
             value = planning.args.get(item.key)
         if value is not None and item.key not in NO_ENVIRONMENT:
-            state.env[item.key] = value
+            state.set_step_env(item.key, value)
         state.args.append((item.key, value))
         shown.append(item.key if value is None else f"{item.key}={value}")
     state.commit("ARG " + " ".join(shown))
@@ -121,7 +121,7 @@ def volume(planning: Planning, state: StageState, instruction: Volume) -> None:
 def expose(planning: Planning, state: StageState, instruction: Expose) -> None:
     ports: list[str] = []
     for word in instruction.ports:
-        for port in planning.words(state, word, instruction.location):
+        for port in _port_words(planning, state, word, instruction):
             try:
                 ports += parse_ports(port)
             except ValueError as error:
@@ -168,6 +168,13 @@ def _decimal(value: int, unit: int) -> str:
     whole, rest = divmod(value, unit)
     digits = len(str(unit)) - 1
     return f"{whole}.{rest:0{digits}d}".rstrip("0").rstrip(".") if rest else str(whole)
+
+
+def _port_words(planning: Planning, state: StageState, word: str, instruction: Expose) -> list[str]:
+    """What one word expands to, less what BuildKit forgets of it."""
+    forgotten = forgotten_prefix(word, planning.dockerfile.escape)
+    before = planning.words(state, word[:forgotten] + "|", instruction.location)[:-1] if forgotten else ()
+    return [*before, *planning.words(state, word[forgotten:], instruction.location)]
 
 
 def _argv(

@@ -11,7 +11,10 @@ _MAX_ID = 2**32 - 1
 
 
 def parse_owner(text: str) -> Owner:
-    """`user[:group]`, each a name or a number. Numbers beyond 32 bits are taken for names, as BuildKit does."""
+    """`user[:group]`, each a name or a number.
+
+    As in BuildKit, `root` and an empty word are 0 without a look at passwd, and a number beyond 32 bits is a name.
+    """
     user, colon, group = text.partition(":")
     return Owner(user=_identity(user), group=_identity(group) if colon else None)
 
@@ -30,6 +33,8 @@ def parse_mode(text: str) -> int | str:
 
 
 def _identity(word: str) -> str | int:
+    if word in ("root", ""):
+        return 0
     if word.isascii() and word.isdigit() and int(word) <= _MAX_ID:
         return int(word)
     return word

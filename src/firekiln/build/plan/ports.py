@@ -7,6 +7,7 @@ import re
 
 PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _MAX_PORT = 2**16 - 1
+_MODIFIED = re.compile(r"\$\{(?:\w+|[^\w}])[^}]")
 
 
 def parse_ports(word: str) -> list[str]:
@@ -25,6 +26,41 @@ def parse_ports(word: str) -> list[str]:
         if last - first not in (0, host_last - host_first):
             raise ValueError(f"invalid ranges specified for container and host Ports: {port} and {host}")
     return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
+def forgotten_prefix(word: str, escape: str = "\\") -> int:
+    """How many characters of EXPOSE's word come to nothing: those before its last `${name:-…}` or like form.
+
+    BuildKit's lexer has one buffer for a word and for the words within its braces: `EXPOSE 1${P:-81}` with P=80
+    exposes 80. Within double quotes, what stands before the quote is lost.
+    """
+    lost, position, quote = 0, 0, -1
+    while position < len(word):
+        character = word[position]
+        if character == escape:
+            position += 2
+        elif character == "'" and quote < 0:
+            position = word.find("'", position + 1) + 1 or len(word)
+        elif _MODIFIED.match(word, position):
+            lost = position if quote < 0 else quote
+            position = _closing_brace(word, position)
+        else:
+            if character == '"':
+                quote = position if quote < 0 else -1
+            position += 1
+    return lost
+
+
+def _closing_brace(word: str, start: int) -> int:
+    depth = 0
+    for position in range(start, len(word)):
+        if word.startswith("${", position):
+            depth += 1
+        elif word[position] == "}":
+            depth -= 1
+            if not depth:
+                return position + 1
+    return len(word)
 
 
 def _split(word: str) -> tuple[str, str, str]:

@@ -72,9 +72,14 @@ class StageState:
         self.history, self.args = list(self.base.history), list(self.base.args)
         self.workdir_set = self.base.workdir_set
 
-    def set_env(self, name: str, value: str) -> None:
-        """ENV: for later steps and for the image; in the place of an earlier variable of the name."""
+    def set_step_env(self, name: str, value: str) -> None:
+        """ARG: a variable of later steps. One of the same name goes, so that the last one set stands last."""
+        self.env.pop(name, None)
         self.env[name] = value
+
+    def set_env(self, name: str, value: str) -> None:
+        """ENV: for later steps, and for the image, there in the place of an earlier variable of the name."""
+        self.set_step_env(name, value)
         lines = list(self.config.env)
         for index, line in enumerate(lines):
             if line.partition("=")[0] == name:

@@ -38,7 +38,7 @@ def plan_to_json(plan: Plan) -> _Object:
     return {
         "config": {key: value for key, value in plan.config.to_json().items() if value},
         "runs": [_run(vertex.op) for vertex in plan.vertices if isinstance(vertex.op, ExecOp)],
-        "files": [action for vertex in plan.vertices for action in _files(vertex)],
+        "files": _files(plan),
         "sources": [source for vertex in plan.vertices if (source := _source(vertex)) is not None],
     }
 
@@ -47,40 +47,49 @@ def _run(op: ExecOp) -> _Object:
     return {"args": list(op.args), "cwd": op.cwd, "env": list(op.env), "user": op.user or ""}
 
 
-def _files(vertex: Vertex) -> list[Json]:
-    if isinstance(vertex.op, FileOp):
-        inline = [_mkfile(action.source) for action in vertex.op.actions if isinstance(action, Copy)]
-        return [*filter(None, inline), *(_action(action) for action in vertex.op.actions)]
-    if isinstance(vertex.op, ExecOp):
-        return _mount_files(vertex.op)
-    return []
-
-
-def _mount_files(op: ExecOp) -> list[Json]:
-    """BuildKit makes a script's folder and a cache's first content by file operations of their own."""
+def _files(plan: Plan) -> list[Json]:
+    """Files that stand in the Dockerfile are made before they are copied or mounted, equal ones once."""
     made: list[Json] = []
-    for mount in op.mounts:
-        if isinstance(mount, BindMount):
-            made += [_mkfile(file) for file in mount.files]
-        elif isinstance(mount, CacheMount) and (mount.mode, mount.uid, mount.gid) != (0o755, 0, 0):
-            owner: _Object = {"user": {"byID": mount.uid}, "group": {"byID": mount.gid}}
-            made.append({"mkdir": {"path": "/cache", "mode": mount.mode, "owner": owner, "timestamp": _NO_TIME}})
+    for vertex in plan.vertices:
+        made += [item for item in _made_first(vertex) if item not in made]
+        if isinstance(vertex.op, FileOp):
+            made += [_action(action) for action in vertex.op.actions]
     return made
 
 
-def _mkfile(source: int | InlineFile) -> _Object | None:
-    if isinstance(source, int):
-        return None
-    data = base64.b64encode(source.data).decode()
-    content: _Object = {"path": f"/{source.name}", "mode": source.mode, "timestamp": _NO_TIME}
-    return {"mkfile": content | ({"data": data} if data else {})}
+def _made_first(vertex: Vertex) -> list[Json]:
+    """What BuildKit makes by file operations of their own: heredocs, a script's folder, an owned cache's root."""
+    made: list[Json] = []
+    if isinstance(vertex.op, FileOp):
+        made += [
+            _mkfile(action.source)
+            for action in vertex.op.actions
+            if isinstance(action, Copy) and isinstance(action.source, InlineFile)
+        ]
+    elif isinstance(vertex.op, ExecOp):
+        for mount in vertex.op.mounts:
+            if isinstance(mount, BindMount):
+                made += [_mkfile(file) for file in mount.files]
+            elif isinstance(mount, CacheMount) and (mount.mode, mount.uid, mount.gid) != (0o755, 0, 0):
+                made.append(_cache_root(mount))
+    return made
+
+
+def _cache_root(mount: CacheMount) -> _Object:
+    owner: _Object = {"user": {"byID": mount.uid}, "group": {"byID": mount.gid}}
+    made: _Object = {"path": "/cache", "owner": owner, "timestamp": _NO_TIME}
+    return {"mkdir": made | _mode(mount.mode)}
+
+
+def _mkfile(file: InlineFile) -> _Object:
+    data: _Object = {"data": base64.b64encode(file.data).decode()} if file.data else {}
+    return {"mkfile": {"path": f"/{file.name}", "timestamp": _NO_TIME} | _mode(file.mode) | data}
 
 
 def _action(action: Copy | Mkdir) -> _Object:
     if isinstance(action, Mkdir):
-        made: _Object = {"path": action.path, "mode": action.mode, "makeParents": True, "timestamp": _NO_TIME}
-        return {"mkdir": made | _owner(action.owner)}
-    mode: _Object = {"modeStr": action.mode} if isinstance(action.mode, str) else {"mode": _number(action.mode)}
+        made: _Object = {"path": action.path, "makeParents": True, "timestamp": _NO_TIME}
+        return {"mkdir": made | _mode(action.mode) | _owner(action.owner)}
     switches: _Object = {
         "followSymlink": action.follow_symlink,
         "dirCopyContents": action.dir_copy_contents,
@@ -93,11 +102,19 @@ def _action(action: Copy | Mkdir) -> _Object:
         "requiredPaths": list(action.required_paths),
     }
     paths: _Object = {"src": action.src, "dest": action.dest, "timestamp": _NO_TIME}
-    return {"copy": paths | mode | _owner(action.owner) | {key: value for key, value in switches.items() if value}}
+    return {
+        "copy": paths
+        | _mode(action.mode)
+        | _owner(action.owner)
+        | {key: value for key, value in switches.items() if value}
+    }
 
 
-def _number(mode: int | None) -> int:
-    return _SAME_MODE if mode is None else mode
+def _mode(mode: int | str | None) -> _Object:
+    """Protobuf leaves out what is 0; -1 is the source's mode."""
+    if isinstance(mode, str):
+        return {"modeStr": mode}
+    return {} if mode == 0 else {"mode": _SAME_MODE if mode is None else mode}
 
 
 def _owner(owner: Owner | None) -> _Object:
