@@ -77,7 +77,7 @@ def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _detail(node: Node) -> bytes:
+def _detail(node: Node) -> bytes:  # noqa: PLR0911 - one case for each kind of node
     match node:
         case Whiteout():
             return b"whiteout"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import assert_never
 
 from firekiln.build.graph import Copy, FileOp, InlineFile, Mkdir
-from firekiln.build.ops import unpack
+from firekiln.build.ops.archive import open_archive
 from firekiln.build.ops.copy import copy
 from firekiln.build.ops.owner import Ids, ids
 from firekiln.build.ops.selection import Selected, clean, select
+from firekiln.build.ops.unpack import unpack
 from firekiln.build.ops.upper import Overlay
 from firekiln.rootfs.tree import Directory, File, Meta, Tree
 
@@ -42,13 +43,14 @@ def apply(
                 _mkdir(action, overlay, owner, now_ns)
             case Copy():
                 for selected in sources(action, inputs, now_ns=now_ns):
-                    archive = unpack.open_archive(selected.node, folder) if action.unpack else None
+                    node = selected.node
+                    archive = open_archive(node, folder) if action.unpack and isinstance(node, File) else None
                     if archive is None:
                         copy(action, selected, overlay, owner=owner, now_ns=now_ns)
                     else:
                         made = _made(0o755, owner, now_ns)
                         path = overlay.resolve(clean(action.dest)).path
-                        unpack.unpack(archive, overlay, path, owner=owner, made=made)
+                        unpack(archive, overlay, path, owner=owner, made=made)
             case _:
                 assert_never(action)
     return overlay.diff()

@@ -1,0 +1,249 @@
+"""RUN: an ExecOp becomes a Step for the Runner."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+from typing import assert_never
+
+from firekiln.build.graph import (
+    BindMount,
+    CacheMount,
+    ExecOp,
+    InlineFile,
+    Mount,
+    Network,
+    SecretMount,
+    Sharing,
+    SshMount,
+    TmpfsMount,
+    Vertex,
+)
+from firekiln.build.runner import Runner
+from firekiln.build.solver import CanceledError, Inputs, Solved
+from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
+from firekiln.oci.platform import Platform
+from firekiln.rootfs.tree import Directory, File, Meta, Node, Tree
+from firekiln.sandbox.step import (
+    FileMount,
+    FolderMount,
+    LayersMount,
+    Output,
+    ScratchMount,
+    SocketMount,
+    Step,
+    StepMount,
+    TreeMount,
+)
+from firekiln.store import Store
+from firekiln.store.locks import named
+
+ENTITLEMENT_HOST = "network.host"
+ENTITLEMENT_INSECURE = "security.insecure"
+
+_KEPT_OUTPUT = 64
+"""Pieces of a step's output that a failure quotes from."""
+
+_COMPATIBLE = frozenset({("amd64", "386")})
+"""What a host (first) executes besides its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecOptions:
+    """What the command line says about RUN steps.
+
+    `network` stands for the steps that name none. `secrets` are by id, `ssh` are agents' sockets by id. `ca_bundle`
+    is offered to each step (see `Step`).
+    """
+
+    network: str = "default"
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
+    ca_bundle: Path | None = None
+
+
+class Executor:
+    """Runs the RUN steps of one build. `runner` is called when the first one runs."""
+
+    def __init__(
+        self, *, runner: Callable[[], Runner], store: Store, options: ExecOptions, platform: Platform, cancel: Flag
+    ) -> None:
+        self._make_runner = runner
+        self._store = store
+        self._options = options
+        self._platform = platform
+        self._cancel = cancel
+
+    def check(self, vertex: Vertex) -> None:
+        """BuildError, before anything runs, where the step can't be carried out here as it was written."""
+        op = vertex.op
+        assert isinstance(op, ExecOp)
+        allow = self._options.allow
+        if self._network(op) == Network.HOST and ENTITLEMENT_HOST not in allow:
+            raise _refused(vertex, f"{ENTITLEMENT_HOST} is not allowed", f"--allow {ENTITLEMENT_HOST}")
+        if op.insecure and ENTITLEMENT_INSECURE not in allow:
+            raise _refused(vertex, f"{ENTITLEMENT_INSECURE} is not allowed", f"--allow {ENTITLEMENT_INSECURE}")
+        host = Platform.host()
+        ours, theirs = host.architecture, self._platform.architecture
+        if self._platform.os != host.os or (ours != theirs and (ours, theirs) not in _COMPATIBLE):
+            raise _refused(
+                vertex, f"RUN can't execute programs for {self._platform} here: this machine is {host}", None
+            )
+        for mount in op.mounts:
+            self._check_mount(vertex, mount)
+
+    def _check_mount(self, vertex: Vertex, mount: Mount) -> None:
+        options = self._options
+        if isinstance(mount, CacheMount) and mount.input is not None:
+            raise _refused(vertex, "RUN --mount=type=cache,from=… is not supported yet", None)
+        if isinstance(mount, SecretMount) and mount.required and mount.id not in options.secrets:
+            raise _refused(vertex, f"secret {mount.id}: not found", f"--secret id={mount.id},src=FILE")
+        if isinstance(mount, SshMount) and mount.required and mount.id not in options.ssh:
+            raise _refused(vertex, f"unset ssh forward key {mount.id}", f"--ssh {mount.id}")
+
+    @contextlib.contextmanager
+    def run(self, op: ExecOp, inputs: Inputs, output: Output) -> Iterator[Tree]:
+        """Run the process; yields what it changed. StepFailedError where its status is not 0."""
+        base = inputs[0]
+        if base is not None and base.layers is None:
+            raise BuildError("RUN on a folder's or a repository's files is not supported yet: FROM it needs an image")
+        kept: deque[bytes] = deque(maxlen=_KEPT_OUTPUT)
+
+        def listen(fd: int, data: bytes) -> None:
+            kept.append(data)
+            output(fd, data)
+
+        with contextlib.ExitStack() as stack:
+            step = self._step(op, inputs, stack)
+            try:
+                outcome = stack.enter_context(self._runner(step).run(step, output=listen, cancel=self._cancel))
+            except SandboxError as error:
+                raise self._unless_canceled(
+                    BuildError(f"{_process(op)} did not complete successfully: {error.message}", hint=error.hint)
+                ) from error
+            if outcome.status != 0 or self._cancel.is_set():
+                raise self._unless_canceled(
+                    StepFailedError(
+                        f"{_process(op)} did not complete successfully: exit code: {outcome.status}",
+                        status=outcome.status,
+                        output=b"".join(kept),
+                    )
+                )
+            yield outcome.diff
+
+    def _unless_canceled(self, error: FirekilnError) -> FirekilnError:
+        """A step that was killed because another one failed has no failure of its own."""
+        return CanceledError("canceled") if self._cancel.is_set() else error
+
+    def _runner(self, step: Step) -> Runner:
+        runner = self._make_runner()
+        if not runner.supports([step.network]):
+            raise BuildError(f"RUN --network={step.network} is not supported here")
+        return runner
+
+    def _network(self, op: ExecOp) -> str:
+        return self._options.network if op.network == Network.DEFAULT else op.network.value
+
+    def _step(self, op: ExecOp, inputs: Inputs, stack: contextlib.ExitStack) -> Step:
+        secrets = self._options.secrets
+        secret_env = [
+            f"{mount.env}={secrets[mount.id].decode(errors='surrogateescape')}"
+            for mount in op.mounts
+            if isinstance(mount, SecretMount) and mount.env is not None and mount.id in secrets
+        ]
+        mounts = (self._mount(mount, inputs, stack) for mount in op.mounts)
+        return Step(
+            layers=_paths(inputs[0]),
+            args=op.args,
+            env=(*op.env, *op.proxy_env, *secret_env),
+            cwd=op.cwd,
+            user=op.user,
+            mounts=tuple(mount for mount in mounts if mount is not None),
+            network=self._network(op),
+            insecure=op.insecure,
+            extra_hosts=self._options.extra_hosts,
+            ca_bundle=self._options.ca_bundle,
+        )
+
+    def _mount(self, mount: Mount, inputs: Inputs, stack: contextlib.ExitStack) -> StepMount | None:
+        match mount:
+            case BindMount():
+                return _bind(mount, inputs)
+            case CacheMount():
+                folder = stack.enter_context(self._cache(mount))
+                return FolderMount(target=mount.target, folder=folder, readonly=mount.readonly)
+            case TmpfsMount():
+                return ScratchMount(target=mount.target, size=mount.size)
+            case SecretMount():
+                data = self._options.secrets.get(mount.id)
+                if data is None or mount.target is None:
+                    return None
+                return FileMount(target=mount.target, data=data, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+            case SshMount():
+                socket = self._options.ssh.get(mount.id)
+                if socket is None:
+                    return None
+                return SocketMount(target=mount.target, socket=socket, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+            case _:
+                assert_never(mount)
+
+    @contextlib.contextmanager
+    def _cache(self, mount: CacheMount) -> Iterator[Path]:
+        """The folder of a cache mount, locked as its sharing asks. An id may be any text, so its hash names it."""
+        name = hashlib.sha256(mount.id.encode(errors="surrogateescape")).hexdigest()[:32]
+        locks = self._store.locks
+        match mount.sharing:
+            case Sharing.SHARED | Sharing.LOCKED:
+                shared = mount.sharing is Sharing.SHARED
+                lock = locks.acquire(named(f"cache mount {name}"), shared=shared, waiting=self._check_canceled)
+            case Sharing.PRIVATE:
+                number = 0
+                while (found := locks.try_acquire(named(f"cache mount {name}"))) is None:
+                    number += 1
+                    name = f"{name[:32]}.{number}"
+                lock = found
+            case _:
+                assert_never(mount.sharing)
+        with lock:
+            yield self._store.cache_folder(name, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+
+    def _check_canceled(self) -> None:
+        if self._cancel.is_set():
+            raise CanceledError("canceled")
+
+
+def _bind(mount: BindMount, inputs: Inputs) -> StepMount:
+    if mount.input is None:
+        tree = _folder(mount.files)
+        return TreeMount(target=mount.target, tree=tree, source=mount.source, readonly=mount.readonly)
+    source = inputs[mount.input]
+    if source is not None and source.tree is not None:
+        return TreeMount(target=mount.target, tree=source.tree, source=mount.source, readonly=mount.readonly)
+    return LayersMount(target=mount.target, layers=_paths(source), source=mount.source, readonly=mount.readonly)
+
+
+def _folder(files: Sequence[InlineFile]) -> Tree:
+    children: dict[bytes, Node] = {
+        file.name.encode(errors="surrogateescape"): File.of(file.data, Meta(mode=file.mode)) for file in files
+    }
+    return Directory(meta=Meta(mode=0o755), children=children)
+
+
+def _paths(solved: Solved | None) -> tuple[Path, ...]:
+    return tuple(layer.path for layer in (solved.layers if solved is not None else None) or ())
+
+
+def _process(op: ExecOp) -> str:
+    return f"process {json.dumps(' '.join(op.args), ensure_ascii=False)}"
+
+
+def _refused(vertex: Vertex, message: str, option: str | None) -> BuildError:
+    return BuildError(message, location=vertex.location, hint=f"build with {option}" if option else None)
