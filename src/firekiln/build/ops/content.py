@@ -7,30 +7,36 @@ are hard links of one file. Out: all times. (A context's owners and xattrs are o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from firekiln.build.graph import Copy
-from firekiln.build.ops.fileop import sources
 from firekiln.build.ops.patterns import Filter
+from firekiln.build.ops.selection import EMPTY, clean, find, select
 from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout, walk
 
 
-def copy_key(action: Copy, inputs: Sequence[Tree | None]) -> str:
-    """`sha256:…` of all that `action` would copy from its input (numbered as in `fileop.apply`).
+def copy_key(action: Copy, tree: Tree | None) -> str:
+    """`sha256:…` of all that `action` would copy from its input (None: `scratch`); the action itself is not in it.
 
-    The action's own fields are not in it. BuildError where a source is missing: as with BuildKit, before anything runs.
+    BuildError where a source is missing: as with BuildKit, before anything runs.
     """
     entries: list[tuple[bytes, Node]] = []
-    for selected in sources(action, inputs):
+    for selected in select(action, EMPTY if tree is None else tree):
         node = selected.node
         if isinstance(node, Directory):
             # Where only its content is copied, its own mode and owner reach nobody.
-            own = Directory(meta=Meta(mode=0)) if action.dir_copy_contents else node
+            own = EMPTY if action.dir_copy_contents else node
             entries += [(selected.name, own), *((b"/" + path, below) for path, below in _read(action, node))]
         else:
             entries.append((selected.name, node))
     return _digest(entries)
+
+
+def path_key(path: str, tree: Tree | None) -> str:
+    """`sha256:…` of what lies at `path` of an input, as a mount's source. BuildError where nothing does."""
+    node = find(EMPTY if tree is None else tree, clean(path), follow=True)
+    return _digest([(b"", node), *(walk(node) if isinstance(node, Directory) else ())])
 
 
 def content_digest(tree: Tree) -> str:

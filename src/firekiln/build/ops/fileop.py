@@ -14,7 +14,7 @@ from firekiln.build.graph import Copy, FileOp, InlineFile, Mkdir
 from firekiln.build.ops.archive import open_archive
 from firekiln.build.ops.copy import copy
 from firekiln.build.ops.owner import Ids, ids
-from firekiln.build.ops.selection import Selected, clean, select
+from firekiln.build.ops.selection import EMPTY, Selected, clean, select
 from firekiln.build.ops.unpack import unpack
 from firekiln.build.ops.upper import Overlay
 from firekiln.rootfs.tree import Directory, File, Meta, Tree
@@ -42,7 +42,7 @@ def apply(
             case Mkdir():
                 _mkdir(action, overlay, owner, now_ns)
             case Copy():
-                for selected in sources(action, inputs, now_ns=now_ns):
+                for selected in _sources(action, inputs, now_ns=now_ns):
                     node = selected.node
                     archive = open_archive(node, folder) if action.unpack and isinstance(node, File) else None
                     if archive is None:
@@ -56,14 +56,14 @@ def apply(
     return overlay.diff()
 
 
-def sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int = 0) -> list[Selected]:
+def _sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int) -> list[Selected]:
     """What `action` copies. An inline file bears the time of the run."""
     if isinstance(action.source, InlineFile):
         meta = Meta(mode=action.source.mode, mtime_ns=now_ns)
         name = action.source.name.encode(errors="surrogateescape")
         return [Selected(name=name, node=File.of(action.source.data, meta))]
     tree = inputs[action.source]
-    return select(action, Directory(meta=Meta(mode=0o755)) if tree is None else tree)
+    return select(action, EMPTY if tree is None else tree)
 
 
 def _mkdir(action: Mkdir, overlay: Overlay, owner: Ids | None, now_ns: int) -> None:

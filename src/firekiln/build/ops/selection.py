@@ -10,13 +10,17 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from firekiln.build.graph import Copy
 from firekiln.build.ops import glob
 from firekiln.build.ops.upper import shown
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
-from firekiln.rootfs.tree import Directory, Inode, Tree, Whiteout
+from firekiln.rootfs.tree import Directory, Inode, Meta, Tree, Whiteout
+
+EMPTY: Final = Directory(meta=Meta(mode=0o755))
+"""What `scratch` is as an input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ def select(action: Copy, tree: Tree) -> list[Selected]:
     BuildError where a path is not there (`"/x": not found`) or a pattern is malformed.
     """
     for path in action.required_paths:
-        _find(tree, clean(path), follow=True)
+        find(tree, clean(path), follow=True)
     source = clean(action.src)
     if action.allow_wildcard and glob.has_wildcard(action.src):
         paths = _matches(tree, source, follow=action.follow_symlink)
@@ -45,7 +49,7 @@ def select(action: Copy, tree: Tree) -> list[Selected]:
     else:
         paths = [source]
     return [
-        Selected(name=posixpath.basename(path), node=_find(tree, path, follow=action.follow_symlink)) for path in paths
+        Selected(name=posixpath.basename(path), node=find(tree, path, follow=action.follow_symlink)) for path in paths
     ]
 
 
@@ -54,7 +58,8 @@ def clean(path: str) -> bytes:
     return posixpath.normpath("/" + path.lstrip("/")).encode(errors="surrogateescape")[1:]
 
 
-def _find(tree: Tree, path: bytes, *, follow: bool) -> Inode:
+def find(tree: Tree, path: bytes, *, follow: bool) -> Inode:
+    """The node at `path`. BuildError where there is none."""
     node = lookup.resolve(tree, path, follow_last=follow).node
     if node is None or isinstance(node, Whiteout):
         raise BuildError(f'"{shown(path)}": not found')
