@@ -76,11 +76,15 @@ class DockerfileError(FirekilnError):
 
 
 class BuildError(FirekilnError):
-    """A build could not be carried out. `location` names the instruction, where one is to blame."""
+    """A build could not be carried out. `location` names the instruction, where one is to blame.
+
+    `source` is the Dockerfile's text, for an excerpt, where it is known.
+    """
 
     def __init__(self, message: str, *, location: Location | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.location = location
+        self.source: str | None = None
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}" if self.location else self.message
