@@ -58,8 +58,8 @@ Inputs: TypeAlias = Sequence[Solved | None]
 class Operations(Protocol):
     """What vertices do. Called from several threads at a time; each method may raise FirekilnErrors."""
 
-    def probe(self, vertex: Vertex, task: Task) -> Solved | None:
-        """What can be said of a source without fetching or making anything that is not there; None otherwise."""
+    def probe(self, vertex: Vertex, inputs: Inputs, task: Task) -> Solved | None:
+        """What can be said of a vertex that has no key (a source, a merge) without fetching or making anything."""
         ...
 
     def key(self, vertex: Vertex, inputs: Inputs) -> str | None:
@@ -130,13 +130,13 @@ class Solver:
         """Look a vertex up without making anything."""
         self._check_canceled()
         with _located(vertex):
-            if not any(vertex.inputs):
-                source = self._operations.probe(vertex, self._tasks[vertex])
-                if source is not None:
-                    self._solved[vertex] = source
-                    return
             inputs = self._inputs(vertex)
-            if inputs is None or vertex.ignore_cache:
+            if inputs is None:
+                return
+            source = self._operations.probe(vertex, inputs, self._tasks[vertex])
+            if source is not None:
+                self._solved[vertex] = source
+            if source is not None or vertex.ignore_cache:
                 return
             key = self._operations.key(vertex, inputs)
             found = self._operations.find(key) if key is not None else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,9 +52,15 @@ class Store:
         """While held, no blob is deleted, though nothing may refer to it yet."""
         return self.locks.acquire(locks.BLOBS, shared=True)
 
-    def cache_folder(self, name: str) -> Path:
-        """A folder below `cache/`, made where it is absent. `name` is one file name."""
-        return self._folder("cache", name)
+    def cache_folder(self, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Path:
+        """A folder below `cache/`; where it is absent it is made with that mode and owner. `name` is one file name."""
+        path = self._below("cache", name)
+        with store_errors(path, "cannot make"), suppress(FileExistsError):
+            path.mkdir()
+            path.chmod(mode)
+            if (uid, gid) != (0, 0):
+                os.chown(path, uid, gid)
+        return path
 
     @property
     def kernels(self) -> Path:
@@ -63,13 +70,10 @@ class Store:
     def machines(self) -> Path:
         return self.root / "machines"
 
-    def _folder(self, kind: str, name: str) -> Path:
+    def _below(self, kind: str, name: str) -> Path:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise ValueError(f'"{name}" is no file name')
-        path = self.root / kind / name
-        with store_errors(path, "cannot make"):
-            path.mkdir(mode=0o755, exist_ok=True)
-        return path
+        return self.root / kind / name
 
     def __enter__(self) -> Self:
         return self

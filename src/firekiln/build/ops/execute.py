@@ -183,17 +183,23 @@ class Executor:
             case TmpfsMount():
                 return ScratchMount(target=mount.target, size=mount.size)
             case SecretMount():
-                data = self._options.secrets.get(mount.id)
-                if data is None or mount.target is None:
-                    return None
-                return FileMount(target=mount.target, data=data, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+                return self._secret(mount)
             case SshMount():
-                socket = self._options.ssh.get(mount.id)
-                if socket is None:
-                    return None
-                return SocketMount(target=mount.target, socket=socket, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+                return self._ssh(mount)
             case _:
                 assert_never(mount)
+
+    def _secret(self, mount: SecretMount) -> FileMount | None:
+        data = self._options.secrets.get(mount.id)
+        if data is None or mount.target is None:
+            return None
+        return FileMount(target=mount.target, data=data, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+
+    def _ssh(self, mount: SshMount) -> SocketMount | None:
+        socket = self._options.ssh.get(mount.id)
+        if socket is None:
+            return None
+        return SocketMount(target=mount.target, socket=socket, mode=mount.mode, uid=mount.uid, gid=mount.gid)
 
     @contextlib.contextmanager
     def _cache(self, mount: CacheMount) -> Iterator[Path]:

@@ -1,0 +1,144 @@
+"""The engine: from a Dockerfile's text to an image in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event as Flag
+
+from firekiln.build.cachekey import Surroundings
+from firekiln.build.context import LocalContext
+from firekiln.build.events import Completed, Events, Failed, Started, Warned
+from firekiln.build.graph import ExecOp, Plan, Vertex
+from firekiln.build.image import compose, timestamp
+from firekiln.build.operations import GraphOperations
+from firekiln.build.ops.execute import ExecOptions, Executor
+from firekiln.build.ops.source import Sources
+from firekiln.build.plan import PlanOptions, plan
+from firekiln.build.runner import Runner
+from firekiln.build.solver import Solved, Solver
+from firekiln.build.sources import ImageSource, Resolver
+from firekiln.dockerfile import parse_dockerfile
+from firekiln.errors import BuildError, FirekilnError
+from firekiln.store import Layer, Store, StoredImage
+from firekiln.store.staging import Staging
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What to build. `file` is the Dockerfile's name for messages; `contexts` are by name, the main one "context"."""
+
+    dockerfile: bytes
+    file: str = "Dockerfile"
+    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
+    options: PlanOptions = field(default_factory=PlanOptions)
+    execution: ExecOptions = field(default_factory=ExecOptions)
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A finished build."""
+
+    image: StoredImage
+    plan: Plan
+
+
+class Engine:
+    """Builds on one store. `runner` is called when the first step runs; `sources` are where base images come from."""
+
+    def __init__(
+        self, *, store: Store, sources: Sequence[ImageSource], runner: Callable[[], Runner], events: Events
+    ) -> None:
+        self._store = store
+        self._resolver = Resolver(sources, events)
+        self._runner = runner
+        self._events = events
+
+    def build(self, request: BuildRequest, *, cancel: Flag | None = None) -> Built:
+        """Plan, solve, and keep the image under the request's tags.
+
+        Setting `cancel` ends the build soon with CanceledError. FirekilnErrors say what went wrong; whatever happens,
+        on return nothing runs and nothing is mounted, and what was finished is found by the next build.
+        """
+        with _excerpts(request), self._store.using_blobs():
+            made = self._plan(request)
+            executor = Executor(
+                runner=self._runner,
+                store=self._store,
+                options=request.execution,
+                platform=made.platform,
+                cancel=cancel or (cancel := Flag()),
+            )
+            for vertex in made.vertices:
+                if isinstance(vertex.op, ExecOp):
+                    executor.check(vertex)
+            with Staging(self._store) as staging:
+                solved = self._solve(made, request, executor, staging, cancel)
+                with self._task("exporting to image"):
+                    staging.flush()
+                    image = self._export(made, solved, request.tags)
+        return Built(image=image, plan=made)
+
+    def _plan(self, request: BuildRequest) -> Plan:
+        with self._task(f"[internal] load build definition from {request.file}"):
+            dockerfile = parse_dockerfile(request.dockerfile, file=request.file)
+        made = plan(
+            dockerfile, request.options, lambda reference, platform: self._resolver.resolve(reference, platform).image
+        )
+        for warning in made.warnings:
+            self._events.emit(Warned(message=warning.message, rule=warning.rule, location=warning.location))
+        return made
+
+    def _solve(
+        self, made: Plan, request: BuildRequest, executor: Executor, staging: Staging, cancel: Flag
+    ) -> Mapping[Vertex, Solved]:
+        if made.target is None:
+            return {}
+        execution = request.execution
+        operations = GraphOperations(
+            store=self._store,
+            staging=staging,
+            sources=Sources(resolver=self._resolver, contexts=request.contexts, store=self._store, events=self._events),
+            executor=executor,
+            surroundings=Surroundings(
+                platform=str(made.platform), network=execution.network, extra_hosts=execution.extra_hosts
+            ),
+            events=self._events,
+            epoch=made.source_date_epoch,
+        )
+        return Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
+
+    def _export(self, made: Plan, solved: Mapping[Vertex, Solved], tags: Sequence[str]) -> StoredImage:
+        layers: tuple[Layer, ...] = ()
+        if made.target is not None:
+            result = solved[made.target]
+            if result.layers is None:
+                raise BuildError("the target is a folder or a repository: an image needs at least one instruction")
+            layers = result.layers
+        return self._store.images.put(compose(made, solved, now=timestamp(time.time())), layers, references=tags)
+
+    @contextlib.contextmanager
+    def _task(self, name: str) -> Iterator[None]:
+        """Work around the graph, shown like a vertex."""
+        task = self._events.task(name)
+        self._events.emit(Started(task=task))
+        try:
+            yield
+        except FirekilnError as error:
+            self._events.emit(Failed(task=task, message=error.message))
+            raise
+        self._events.emit(Completed(task=task))
+
+
+@contextlib.contextmanager
+def _excerpts(request: BuildRequest) -> Iterator[None]:
+    """Give errors that name a place of the Dockerfile its text, so that the place can be shown."""
+    try:
+        yield
+    except BuildError as error:
+        if error.location is not None and error.location.file == request.file:
+            error.source = request.dockerfile.decode(errors="surrogateescape")
+        raise
