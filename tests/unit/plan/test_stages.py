@@ -5,7 +5,7 @@ import pytest
 from firekiln.build.graph import ContextSource, GitSource, HttpSource, ImageSource
 from firekiln.build.plan import PlanOptions, plan, plan_to_json
 from firekiln.dockerfile.convert import parse_dockerfile
-from firekiln.errors import DockerfileError, ImageNotFoundError
+from firekiln.errors import DockerfileError, ImageNotFoundError, UsageError
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 
@@ -136,8 +136,24 @@ def test_named_contexts_stand_for_stages_images_and_sources(made):
     ]
     assert not plan_to_json(plan)["runs"]
     assert [type(vertex.op) for vertex in plan.vertices][:2] == [ImageSource, ImageSource]
-    with pytest.raises(DockerfileError, match='the context "b" can\'t be read from oci-layout://x'):
-        made(text, contexts={"b": "oci-layout://x"})
+    for value, reason in [
+        ("oci-layout://x", "no such kind of context"),
+        ("docker-image://A", "invalid reference format: repository name (library/A) must be lowercase"),
+        ("https://h.io/r.git?x=1", 'unexpected query "x"'),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            made(text, contexts={"b": value})
+        assert caught.value.message == f"--build-context b={value}: {reason}"
+
+
+def test_a_stage_that_only_a_trigger_needs_is_resolved_with_all_that_it_reads(made):
+    trigger = ImageConfig(on_build=("COPY --from=other /x /x",))
+    plan = made("FROM a AS other\nCOPY --from=alpine /y /x\nFROM b", bases={"docker.io/library/b:latest": trigger})
+    assert plan_to_json(plan)["sources"] == [
+        "docker-image://docker.io/library/b:latest",
+        "docker-image://docker.io/library/a:latest",
+        "docker-image://docker.io/library/alpine:latest",
+    ]
 
 
 def test_no_cache_marks_the_steps_of_its_stages(made):

@@ -11,7 +11,7 @@ from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageStat
 from firekiln.dockerfile.convert import parse_trigger
 from firekiln.dockerfile.instructions import Add, Copy, OnBuild, Run, Workdir
 from firekiln.dockerfile.suggestions import did_you_mean
-from firekiln.errors import DockerfileError, ImageNotFoundError, ReferenceFormatError
+from firekiln.errors import ImageNotFoundError, ReferenceFormatError, UsageError
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.reference import Reference
 
@@ -22,6 +22,7 @@ def resolve(planning: Planning, stages: Stages, target: StageState) -> set[Stage
     """Resolve the bases of all that the target needs, and take up their triggers, which may need still more.
 
     DockerfileError: a reference that is none, a trigger that can't be read. ImageNotFoundError from the resolver.
+    UsageError: a named context that is none.
     """
     while True:
         needed = reachable(target)
@@ -69,8 +70,7 @@ def _resolve_base(planning: Planning, stages: Stages, state: StageState, *, need
         ) from None
     if needed:
         _load(planning, stages, state, reference)
-    if state.stage is None:
-        state.planned = True
+        state.planned = state.planned or state.stage is None
 
 
 def _load(planning: Planning, stages: Stages, state: StageState, reference: Reference) -> None:
@@ -84,8 +84,7 @@ def _load(planning: Planning, stages: Stages, state: StageState, reference: Refe
     if context is None:
         _load_image(planning, stages, state, reference)
     elif context.startswith(_IMAGE_CONTEXT):
-        replaced = Reference.parse(context.removeprefix(_IMAGE_CONTEXT)).tagged()
-        _load_image(planning, stages, state, replaced)
+        _load_image(planning, stages, state, _image_context(name, context))
     else:
         state.vertex = _context(planning, name, context)
 
@@ -105,24 +104,33 @@ def _load_image(planning: Planning, stages: Stages, state: StageState, reference
             state.location,
         )
     state.image, state.config, state.author = image, image.config, image.author
-    title = names.numbered(state, f"FROM {reference}")
     if _has_layers(image):
         state.vertex = planning.vertex(
             ImageSource(reference=str(reference), platform=platform),
-            name=title,
+            name=names.numbered(state, f"FROM {reference}"),
             stage=state.name,
             location=state.location,
         )
 
 
+def _image_context(name: str, value: str) -> Reference:
+    try:
+        return Reference.parse(value.removeprefix(_IMAGE_CONTEXT)).tagged()
+    except ReferenceFormatError as error:
+        raise UsageError(f"--build-context {name}={value}: {error.message}", hint=error.hint) from None
+
+
 def _context(planning: Planning, name: str, value: str) -> Vertex:
-    git = remotes.parse_git(value)
+    try:
+        git = remotes.parse_git(value)
+    except ValueError as error:
+        raise UsageError(f"--build-context {name}={value}: {error}") from None
     if git is not None:
         op = GitSource(remote=git.remote, ref=git.ref, subdir=git.subdir, checksum=git.checksum or None)
         return planning.vertex(op, name=f"[context {name}] load from git")
     if "://" in value:
-        raise DockerfileError(
-            f'the context "{name}" can\'t be read from {value}',
+        raise UsageError(
+            f"--build-context {name}={value}: no such kind of context",
             hint="a named context is a folder, docker-image://REFERENCE or a git repository",
         )
     return planning.vertex(ContextSource(name=name), name=f"[context {name}] load from client")

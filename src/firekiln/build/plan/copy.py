@@ -117,13 +117,11 @@ def _inline(planning: Planning, state: StageState, content: df.SourceContent, wh
 def _plan(planning: Planning, state: StageState, request: _Request) -> None:
     instruction = request.instruction
     template = _template(planning, request)
-    inputs = _Inputs([None if instruction.link else state.vertex])
-    actions = [_action(planning, request, source, template, inputs) for source in request.sources]
-    actions += [replace(template, source=content, src="/" + content.name) for content in request.contents]
     # BuildKit makes no layer of its own of a --link that also changes modes.
     link = instruction.link and not request.chmod
-    if instruction.link and not link:
-        inputs.vertices[0] = state.vertex
+    inputs = _Inputs([None if link else state.vertex])
+    actions = [_action(planning, request, source, template, inputs) for source in request.sources]
+    actions += [replace(template, source=content, src="/" + content.name) for content in request.contents]
     layer = _vertex(planning, state, request, FileOp(actions=tuple(actions), link=link), tuple(inputs.vertices))
     if link and state.vertex is not None:
         merged = request.title.replace("] ", "] LINK ", 1) if state.steps else f"LINK {request.title}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from firekiln.build.graph import FileOp, Mkdir
 from firekiln.build.plan import metadata, names, paths
@@ -57,7 +57,7 @@ def workdir(planning: Planning, state: StageState, command: Command, instruction
     state.commit(f"WORKDIR {directory}", state.vertex)
 
 
-Metadata = (
+_Metadata: TypeAlias = (
     df.Arg
     | df.Env
     | df.Label
@@ -74,7 +74,7 @@ Metadata = (
 )
 
 
-def _metadata(planning: Planning, state: StageState, instruction: Metadata) -> None:  # noqa: C901, PLR0912 - a case a kind
+def _metadata(planning: Planning, state: StageState, instruction: _Metadata) -> None:  # noqa: C901, PLR0912 - a case a kind
     match instruction:
         case df.Arg():
             metadata.arg(planning, state, instruction)

@@ -21,7 +21,8 @@ from firekiln.oci.reference import Reference
 def plan(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs) -> Plan:
     """The plan of `options.target`, with BuildKit's meaning of every instruction.
 
-    DockerfileError where the file, the arguments and the target make no sense together; what `base_configs` raises.
+    DockerfileError where the file, the arguments and the target make no sense together; what `base_configs` raises;
+    UsageError where a named context is none.
     """
     platform = options.platform or options.build_platform
     stage = options.target or (dockerfile.stages[-1].name if dockerfile.stages else "")

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from firekiln.oci.platform import Platform
 
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-PROXY_ARGS = frozenset(_PROXIES) | frozenset(name.upper() for name in _PROXIES)
-"""Their values reach RUN, but no image, history or cache key."""
-
 NO_ENVIRONMENT = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 """Arguments that speak to BuildKit itself and never become variables of a step."""
 

@@ -75,7 +75,7 @@ def find_target(planning: Planning, stages: Stages) -> StageState:
 def link_stages(planning: Planning, stages: Stages) -> None:
     """Find out what every instruction reads. DockerfileError where stages need each other in a circle."""
     for state in list(stages):
-        if state.stage is not None:
+        if state.stage is not None and state.named_context is None:
             state.commands = [command_of(planning, stages, state, item) for item in state.stage.instructions]
     _refuse_circles(planning, stages)
     if len(stages) == 1:

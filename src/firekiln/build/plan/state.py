@@ -160,7 +160,7 @@ class Planning:
         """`word` expanded with `env`. DockerfileError where its quotes or braces are wrong."""
         if not _SPECIAL.search(word):
             return Expansion(text=word, words=tuple(word.split()), used=frozenset(), unset=frozenset())
-        return self._expanded(expand, word, env, location)
+        return self._made(lambda: expand(word, env, escape=self.dockerfile.escape), word, location)
 
     def word(self, state: StageState, text: str, location: Location) -> str:
         """A word of an instruction, expanded with the stage's variables; what is unset is warned of."""
@@ -176,17 +176,14 @@ class Planning:
 
     def heredoc(self, state: StageState, data: str, location: Location) -> str:
         """A heredoc's content, variables expanded, quotes left alone."""
-        made = self._expanded(expand_heredoc, data, state.env, location)
+        # As in BuildKit the escape is a backslash here, whatever the file's own is.
+        made = self._made(lambda: expand_heredoc(data, state.env), data, location)
         self._report_unset(state, data, made, location)
         return made.text
 
-    def _expanded(
-        self, function: Callable[..., Expansion], word: str, env: Mapping[str, str], location: Location
-    ) -> Expansion:
-        # A heredoc is expanded as a shell would, by backslash, whatever the file's escape character is.
-        escape = {} if function is expand_heredoc else {"escape": self.dockerfile.escape}
+    def _made(self, make: Callable[[], Expansion], word: str, location: Location) -> Expansion:
         try:
-            return function(word, env, **escape)
+            return make()
         except ValueError as error:
             reason = str(error).removeprefix(f"failed to process {word!r}: ")
             quoted = json.dumps(word, ensure_ascii=False)
