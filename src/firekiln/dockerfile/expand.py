@@ -70,11 +70,18 @@ def expand_display(line: str, env: Mapping[str, str], *, escape: str = "\\") -> 
 def split_words(line: str, *, escape: str = "\\", raw_quotes: bool = False, raw_escapes: bool = False) -> list[str]:
     """A line's words, quotes honoured, variables left as `$name`; raw quotes and escapes stay in the words."""
     lex = ShellLex(escape, raw_quotes=raw_quotes, raw_escapes=raw_escapes)
-    return lex.process_words(line)
+    return _no_empty(lex.process_words(line))
+
+
+def _no_empty(words: list[str]) -> list[str]:
+    """BuildKit's lexer never gives an empty word, not even for `''`; the package does."""
+    return [word for word in words if word]
 
 
 def _process(word: str, env: Mapping[str, str], *, escape: str, skip_process_quotes: bool = False) -> Expansion:
     recorder = _Recorder(env)
     lex = ShellLex(escape, skip_process_quotes=skip_process_quotes, env=recorder, skip_unset_env=False)
     text, words = lex._process(word)  # noqa: SLF001 - the public calls give text or words, never both at one cost
-    return Expansion(text=text, words=tuple(words), used=frozenset(recorder.used), unset=frozenset(recorder.unset))
+    return Expansion(
+        text=text, words=tuple(_no_empty(words)), used=frozenset(recorder.used), unset=frozenset(recorder.unset)
+    )

@@ -20,13 +20,19 @@ MAX_SIZE = 16 * 2**20
 """Bytes of a file. BuildKit's limit too."""
 
 MAX_INSTRUCTIONS = 10_000
-"""Ours: a thousand times what people write, and read within a second."""
+"""Ours, as the limits below: far above what people write, and read within a second."""
 
 MAX_INSTRUCTION = 2**20
-"""Characters of one instruction, its lines joined. Ours: Linux takes 128 KiB as one argument of a process."""
+"""Characters of one instruction, its lines joined. Linux takes 128 KiB as one argument of a process."""
+
+MAX_LINES = 250_000
+"""Lines of a file."""
+
+MAX_HEREDOC_OPENERS = 2**19
+"""Characters, in all, of instructions that may open heredocs: their words must be found with care."""
 
 MAX_ONBUILD_DEPTH = 100
-"""Ours. More than one is refused later, as in BuildKit."""
+"""More than one is refused later, as in BuildKit."""
 
 _HEREDOC_INSTRUCTIONS = frozenset({"add", "copy", "run"})
 
@@ -82,6 +88,8 @@ def parse_syntax(text: str | bytes, *, file: str = "Dockerfile") -> Syntax:
     if len(text) > MAX_SIZE:
         raise DockerfileError(f"{file}: the Dockerfile exceeds the maximum allowed size of {MAX_SIZE} bytes")
     source = decode(text) if isinstance(text, bytes) else sound(text)
+    if source.count("\n") > MAX_LINES:
+        raise DockerfileError(f"{file}: the Dockerfile has more than {MAX_LINES} lines")
     return _Parser(source, file).parse()
 
 
@@ -95,6 +103,7 @@ class _Parser:
         if self._too_long is not None:
             del self._lines[self._too_long :]
         self._at = 0  # lines read so far: the number of the last one read
+        self._opener_chars = 0
         self._escape = "\\"
         self._directives = DirectiveReader()
         self._comments: list[str] | None = None
@@ -130,7 +139,7 @@ class _Parser:
             raise self._error(f"an instruction of more than {MAX_INSTRUCTION} characters", start)
         try:
             node = self._node(line)
-            opened = heredocs_of(line) if "<<" in line and _may_have_heredocs(node) else []
+            opened = self._heredocs(line) if "<<" in line and _may_have_heredocs(node) else []
         except ValueError as error:
             raise self._error(str(error), start, self._at) from None
         heredocs = tuple(self._read_heredoc(heredoc, start) for heredoc in opened)
@@ -161,7 +170,8 @@ class _Parser:
     def _join(self, line: str) -> str:
         """Put the continuation lines behind the first one; their comments vanish, their empty lines are warned of."""
         parts, ended, has_empty_line = [line], False, False
-        while not ended and self._at < len(self._lines):
+        size = len(line)
+        while not ended and self._at < len(self._lines) and size <= MAX_INSTRUCTION:
             raw = self._next_line().rstrip("\r\n")
             self._take_directive(raw)
             bare = raw.lstrip(SPACE)
@@ -170,11 +180,18 @@ class _Parser:
             elif not bare.startswith("#"):
                 part, ended = self._trim_continuation(raw)
                 parts.append(part)
+                size += len(part)
         joined = "".join(parts)
         if has_empty_line:
             warning = ParseWarning(message=f"Empty continuation line found in: {joined}", line=self._at)
             self._warnings.append(warning)
         return joined
+
+    def _heredocs(self, line: str) -> list[Heredoc]:
+        self._opener_chars += len(line)
+        if self._opener_chars > MAX_HEREDOC_OPENERS:
+            raise ValueError(f"instructions with heredocs of more than {MAX_HEREDOC_OPENERS} characters in all")
+        return heredocs_of(line)
 
     def _read_heredoc(self, heredoc: Heredoc, start: int) -> Heredoc:
         content: list[str] = []
