@@ -205,6 +205,8 @@ def test_source_date_epoch_is_a_number_of_seconds(made):
     plan = made("ARG SOURCE_DATE_EPOCH=5\nFROM b\nARG SOURCE_DATE_EPOCH\nRUN x")
     assert plan.source_date_epoch == 5
     assert plan.target.op.env[-1] == "SOURCE_DATE_EPOCH=5"
+    with pytest.raises(DockerfileError, match="invalid SOURCE_DATE_EPOCH: 9999"):
+        made("FROM b", build_args={"SOURCE_DATE_EPOCH": "9" * 5000})
     with pytest.raises(DockerfileError) as caught:
         made("ARG SOURCE_DATE_EPOCH=%d\nFROM b")
     assert caught.value.message == "invalid SOURCE_DATE_EPOCH: %d"

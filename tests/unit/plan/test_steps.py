@@ -25,6 +25,7 @@ from firekiln.build.graph import (
 from firekiln.build.plan import plan_to_json
 from firekiln.errors import DockerfileError
 
+TOO_LONG = "repository name must not be more than 255 characters"
 EXPANSION = (
     "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a "
     "workaround"
@@ -196,6 +197,7 @@ def test_add_clones_git_repositories(made):
             EXPANSION,
         ),
         ("COPY --from=7 a b", "invalid stage index 7"),
+        (f"COPY --from={'9' * 5000} a b", f'failed to parse stage name "{"9" * 5000}": {TOO_LONG}'),
         ("RUN --mount=target=/ x", 'invalid mount target "/"'),
         ("RUN --mount=type=ssh,source=/x x", "ssh does not support source"),
         ("RUN --device=vendor.com/gpu x", "RUN --device is not supported: a step has no devices of the host"),
@@ -236,7 +238,7 @@ def test_heredocs_of_run_become_scripts(made):
         "3<<EOF cat /dev/fd/3\nz\nEOF",
     ]
     script = InlineFile(name="PY", data=b"#!/usr/bin/env python\nprint(1)\n", mode=0o755)
-    assert runs[2].mounts == (BindMount(target="/dev/pipes/", input=None, files=(script,)),)
+    assert runs[2].mounts == (BindMount(target="/dev/pipes", input=None, files=(script,)),)
     assert [vertex.name for vertex in plan.vertices][1] == "[2/5] RUN <<EOF (echo 1)"
     assert [vertex.name for vertex in plan.vertices][3] == "[4/5] RUN <<PY (#!/usr/bin/env python...)"
 

@@ -48,6 +48,7 @@ def test_owners_are_numbers_or_names():
     assert parse_owner("5:6") == Owner(user=5, group=6)
     assert parse_owner("bob") == Owner(user="bob", group=None)
     assert parse_owner("bob:grp") == Owner(user="bob", group="grp")
+    assert parse_owner("9" * 5000).user == "9" * 5000
     assert parse_owner("4294967296") == Owner(user="4294967296", group=None)
     assert parse_owner("root:root") == Owner(user=0, group=0)
     assert parse_owner("5:") == Owner(user=5, group=0)
@@ -91,6 +92,7 @@ def test_exposed_ports_are_those_inside_the_container(word, ports):
         ("/tcp", "no port specified: /tcp<empty>"),
         ("80/icmp", "invalid proto: icmp"),
         ("65536", "invalid containerPort: 65536"),
+        ("9" * 5000, "invalid containerPort: " + "9" * 5000),
         ("90-80", "invalid containerPort: 90-80"),
         ("eighty", "invalid containerPort: eighty"),
         ("x:80", "invalid hostPort: x"),
@@ -106,7 +108,7 @@ def test_what_is_no_port_is_refused(word, reason):
 def test_signals_are_names_with_and_without_sig_and_numbers():
     for signal in ("SIGTERM", "term", "9", "SIGRTMIN+3", "rtmax-14", "SIGWINCH"):
         check_signal(signal)
-    for signal in ("", "0", "SIGNOPE", "RTMIN+16", "TERM "):
+    for signal in ("", "0", "9" * 5000, "SIGNOPE", "RTMIN+16", "TERM "):
         with pytest.raises(ValueError, match="Invalid signal"):
             check_signal(signal)
 

@@ -23,7 +23,7 @@ def resolve_epoch(planning: Planning) -> int | None:
     value = planning.build_args.get(NAME, planning.args.get(NAME)) or ""
     if not value:
         return None
-    if re.fullmatch(r"[+-]?\d+", value, re.ASCII):
+    if re.fullmatch(r"[+-]?\d{1,18}", value, re.ASCII):
         epoch: int | None = int(value)
     else:
         source = _source(planning, value)

@@ -35,6 +35,6 @@ def parse_mode(text: str) -> int | str:
 def _identity(word: str) -> str | int:
     if word in ("root", ""):
         return 0
-    if word.isascii() and word.isdigit() and int(word) <= _MAX_ID:
+    if re.fullmatch(r"[0-9]{1,18}", word) and int(word) <= _MAX_ID:
         return int(word)
     return word

@@ -79,7 +79,7 @@ def _check_address(address: str) -> None:
 
 
 def _range(text: str, reason: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text, re.ASCII)
     if match is None:
         raise ValueError(reason)
     first, last = int(match[1]), int(match[2] or match[1])

@@ -54,7 +54,7 @@ def _argv(state: StageState, instruction: Run) -> tuple[tuple[str, ...], tuple[B
     if not isinstance(script, Heredoc):
         return state.shell(script), ()
     file = InlineFile(name=script.name, data=encode(script.data), mode=0o755)
-    return state.shell(f"{SCRIPTS}/{script.name}"), (BindMount(target=f"{SCRIPTS}/", input=None, files=(file,)),)
+    return state.shell(f"{SCRIPTS}/{script.name}"), (BindMount(target=SCRIPTS, input=None, files=(file,)),)
 
 
 def _env(state: StageState, mounts: tuple[Mount, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ _REALTIME = re.compile(r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])")
 
 def check_signal(text: str) -> None:
     """ValueError, in Docker's words, unless `text` is a signal's number, or its name with or without SIG."""
-    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+    if re.fullmatch(r"[+-]?\d{1,9}", text, re.ASCII):
         if int(text) == 0:
             raise ValueError(f"Invalid signal: {text}")
         return

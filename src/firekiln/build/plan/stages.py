@@ -61,7 +61,7 @@ def find_target(planning: Planning, stages: Stages) -> StageState:
     if not wanted:
         return stages.states[-1]
     found = stages.named(wanted)
-    if found is None and re.fullmatch(r"\d+", wanted, re.ASCII) and int(wanted) < len(stages):
+    if found is None and re.fullmatch(r"\d{1,9}", wanted, re.ASCII) and int(wanted) < len(stages):
         found = stages.states[int(wanted)]
     if found is None:
         hint = did_you_mean(wanted, stages.names())
@@ -197,7 +197,7 @@ def _copy_source(planning: Planning, stages: Stages, instruction: Copy) -> Stage
             span=f"--from={name}",
             hint="FROM $NAME AS source above, and COPY --from=source here",
         )
-    if not re.fullmatch(r"[+-]?\d+", name, re.ASCII):
+    if not re.fullmatch(r"[+-]?\d{1,9}", name, re.ASCII):
         return stages.named(name) or StageState(base_name=name, location=where)
     if not 0 <= int(name) < len(stages):
         raise planning.error(f"invalid stage index {int(name)}", where, span=f"--from={name}")
