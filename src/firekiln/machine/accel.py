@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 from firekiln.machine.hostfacts import HostFacts
-from firekiln.machine.kernel import Kernel
 from firekiln.machine.qemu import BARE, MACHINE, PROGRAM, Qemu, identity
 from firekiln.machine.tsc import host_tsc_khz
 from firekiln.machine.vmm import spawn
@@ -24,13 +23,13 @@ _DEADLINE = 1.0
 _END = b"Kernel panic - not syncing: VFS"
 
 
-def choose_qemu(kernel: Kernel, facts: HostFacts) -> Qemu:
-    """QEMU with the accelerator that works for `kernel` here. MissingProgramError where there is no QEMU.
+def choose_qemu(kernel: Path, digest: str, facts: HostFacts) -> Qemu:
+    """QEMU with the accelerator that works here for `kernel`, an ELF file. MissingProgramError where there is no QEMU.
 
     The first time after the host's boot this takes up to a second, where /dev/kvm is there and usable by this user.
     """
     vmm = identity()
-    if kvm_works(kernel, facts, vmm):
+    if kvm_works(kernel, digest, facts, vmm):
         return Qemu(accelerator="kvm")
     khz = facts.get("tsc_khz", int)
     if khz is None and (khz := host_tsc_khz()):
@@ -38,14 +37,14 @@ def choose_qemu(kernel: Kernel, facts: HostFacts) -> Qemu:
     return Qemu(accelerator="tcg", tsc_khz=khz)
 
 
-def kvm_works(kernel: Kernel, facts: HostFacts, vmm: str) -> bool:
+def kvm_works(kernel: Path, digest: str, facts: HostFacts, vmm: str) -> bool:
     """Whether KVM runs `kernel` in the VMM of that identity, as remembered or by a trial."""
-    if kernel.architecture != "amd64" or not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if os.uname().machine != "x86_64" or not os.access(_DEVICE, os.R_OK | os.W_OK):
         return False
-    key = f"kvm {vmm} {kernel.digest}"
+    key = f"kvm {vmm} {digest}"
     known = facts.get(key, bool)
     if known is None:
-        known = try_kvm(kernel.image)
+        known = try_kvm(kernel)
         facts.put(key, known)
     return known
 

@@ -16,8 +16,8 @@ _ADJECTIVES = (
 _SURNAMES = (
     "agnesi babbage bessemer bottger boulton brunel carnot cooper crompton daimler darby davy diesel edison ericsson "
     "faraday fulton germain goodyear grove hamada heron hopper huygens jacquard jenkins joule kelvin leach lovelace "
-    "maudslay meissen morse newcomen noether otto palissy papin parsons pascal perkin planck rankine rie rumford savery "
-    "siemens smeaton spode stephenson stirling tesla thomson torricelli trevithick turing vaucanson volta watt "
+    "maudslay meissen morse newcomen noether otto palissy papin parsons pascal perkin planck rankine rie rumford "
+    "savery siemens smeaton spode stephenson stirling tesla thomson torricelli trevithick turing vaucanson volta watt "
     "wedgwood whitworth wright zuse"
 ).split()
 _VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")

@@ -28,6 +28,9 @@ BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
 SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 """Seccomp: a guest that breaks out of the VMM can neither run programs nor gain privileges."""
 
+GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng overlay erofs ext4".split()
+"""What its guests need of the kernel; what the kernel has built in is not among its modules."""
+
 COMMAND_LINE = ("console=ttyS0", "quiet", "reboot=t", "panic=-1", "net.ifnames=0", "cryptomgr.notests")
 """A guest resets itself when it is done or has panicked, and `-no-reboot` makes that QEMU's end."""
 
@@ -40,10 +43,6 @@ class Qemu:
     tsc_khz: int | None = None
     name: str = field(default="qemu", init=False)
     channel: SerialPort = field(default_factory=SerialPort, init=False)
-    modules: tuple[str, ...] = field(
-        default=("virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "overlay", "erofs", "ext4"),
-        init=False,
-    )
 
     def identity(self) -> str:
         return identity()

@@ -31,11 +31,6 @@ class Vmm(Protocol):
         """What carries the agent's channel in its guests."""
         ...
 
-    @property
-    def modules(self) -> Sequence[str]:
-        """Kernel modules that its devices need in the guest, where the kernel does not have them built in."""
-        ...
-
     def identity(self) -> str:
         """Which program this is: changes whenever another version is installed. MissingProgramError where absent."""
         ...

@@ -1,0 +1,150 @@
+r"""A machine's log: what its process wrote, in the form of Docker's `json-file` driver, bounded by rotation.
+
+Each line of the file is a JSON object `{"log": "text\n", "stream": "stdout", "time": "RFC 3339"}`. A line of output
+longer than 16 KiB is cut into several, of which only the last ends with a newline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+Stream = Literal["stdout", "stderr"]
+NAME = "log.json"
+MAX_SIZE = 16 << 20
+MAX_FILES = 3
+_LINE_LIMIT = 16 << 10
+_POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of output, with its newline if it has one. `time` is RFC 3339 with nanoseconds, in UTC."""
+
+    stream: Stream
+    text: str
+    time: str
+
+
+class LogWriter:
+    """Appends to `<folder>/log.json`; what was there becomes `log.json.1`, `.2` when it grows beyond `max_size` bytes.
+
+    Bytes that are no UTF-8 become U+FFFD. Not safe for several writers.
+    """
+
+    def __init__(self, folder: Path, *, max_size: int = MAX_SIZE, max_files: int = MAX_FILES) -> None:
+        self._path = folder / NAME
+        self._max_size = max_size
+        self._max_files = max_files
+        self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._file = self._open()
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Record output; the beginning of a line waits for its end. OSError where the disk is full."""
+        lines = (self._partial[stream] + data).split(b"\n")
+        rest = lines.pop()
+        now = timestamp(time.time_ns())
+        entries = [_entry(stream, part, now) for line in lines for part in _parts(line + b"\n")]
+        while len(rest) >= _LINE_LIMIT:
+            entries.append(_entry(stream, rest[:_LINE_LIMIT], now))
+            rest = rest[_LINE_LIMIT:]
+        self._partial[stream] = rest
+        if entries:
+            self._file.write(b"".join(entries))
+            self._file.flush()
+            if self._file.tell() > self._max_size:
+                self._rotate()
+
+    def close(self) -> None:
+        """Write what waits for the end of its line, and close."""
+        now = timestamp(time.time_ns())
+        for stream, rest in self._partial.items():
+            if rest:
+                self._file.write(_entry(stream, rest, now))
+        self._file.close()
+
+    def _open(self) -> BinaryIO:
+        return open(self._path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(self._max_files - 1, 0, -1):
+            older = _rotated(self._path, number - 1)
+            if older.exists():
+                older.replace(_rotated(self._path, number))
+        self._file = self._open()
+
+
+def read_log(folder: Path, *, tail: int | None = None, follow: Callable[[], bool] | None = None) -> Iterator[Line]:
+    """The log's lines in order, of those that are there the last `tail`.
+
+    With `follow` it goes on with what is written from then on, as long as `follow()` is true.
+    """
+    reader = _Reader(folder / NAME)
+    yield from deque(reader.read(), maxlen=tail)
+    while follow is not None:
+        going_on = follow()  # asked first: what was written before the end must still be read
+        yield from reader.read()
+        if not going_on:
+            return
+        time.sleep(_POLL)
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 in UTC with nanoseconds, as Docker writes times; its zero for 0."""
+    if nanoseconds == 0:
+        return "0001-01-01T00:00:00Z"
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+
+
+class _Reader:
+    """Reads the log on from where it stopped, also when it was rotated meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self._position = 0
+
+    def read(self) -> Iterator[Line]:
+        files = [path for number in range(MAX_FILES, -1, -1) if (path := _rotated(self._path, number)).exists()]
+        inodes = [path.stat().st_ino for path in files]
+        start = inodes.index(self._inode) if self._inode in inodes else 0
+        if self._inode not in inodes:
+            self._position = 0
+        for path in files[start:]:
+            yield from self._read_file(path)
+
+    def _read_file(self, path: Path) -> Iterator[Line]:
+        with path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._position = inode, 0
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # being written
+                self._position += len(line)
+                entry = json.loads(line)
+                yield Line(stream=entry["stream"], text=entry["log"], time=entry["time"])
+
+
+def _rotated(path: Path, number: int) -> Path:
+    return path if number == 0 else path.with_name(f"{path.name}.{number}")
+
+
+def _parts(line: bytes) -> Iterator[bytes]:
+    for start in range(0, len(line), _LINE_LIMIT):
+        yield line[start : start + _LINE_LIMIT]
+
+
+def _entry(stream: Stream, text: bytes, now: str) -> bytes:
+    entry = {"log": text.decode("utf-8", "replace"), "stream": stream, "time": now}
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,106 @@
+"""What a supervisor needs to run a machine, kept with the machine so that another process can."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.oci.config import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The machine and how it is to be stopped. `stop_timeout` is in seconds; `kernel_digest` that of `spec.kernel`.
+
+    `auto_remove`: nothing of the machine is kept when it has ended.
+    """
+
+    spec: MachineSpec
+    kernel_digest: str
+    stop_signal: int
+    stop_timeout: float
+    auto_remove: bool = False
+
+    def encode(self) -> str:
+        return json.dumps(
+            {
+                "spec": _spec_json(self.spec),
+                "kernel_digest": self.kernel_digest,
+                "stop_signal": self.stop_signal,
+                "stop_timeout": self.stop_timeout,
+                "auto_remove": self.auto_remove,
+            }
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Settings:
+        data = json.loads(text)
+        return cls(
+            spec=_spec(data["spec"]),
+            kernel_digest=data["kernel_digest"],
+            stop_signal=data["stop_signal"],
+            stop_timeout=data["stop_timeout"],
+            auto_remove=data["auto_remove"],
+        )
+
+
+def _spec_json(spec: MachineSpec) -> dict[str, Json]:
+    return {
+        "name": spec.name,
+        "architecture": spec.architecture,
+        "kernel": str(spec.kernel),
+        "initramfs": str(spec.initramfs),
+        "drives": [{"serial": d.serial, "path": str(d.path), "readonly": d.readonly} for d in spec.drives],
+        "command_line": list(spec.command_line),
+        "vcpus": spec.vcpus,
+        "memory": spec.memory,
+        "network": _network_json(spec.network) if spec.network else None,
+    }
+
+
+def _spec(data: dict[str, Any]) -> MachineSpec:
+    return MachineSpec(
+        name=data["name"],
+        architecture=data["architecture"],
+        kernel=Path(data["kernel"]),
+        initramfs=Path(data["initramfs"]),
+        drives=tuple(
+            BlockDevice(serial=d["serial"], path=Path(d["path"]), readonly=d["readonly"]) for d in data["drives"]
+        ),
+        command_line=tuple(data["command_line"]),
+        vcpus=data["vcpus"],
+        memory=data["memory"],
+        network=_network(data["network"]) if data["network"] else None,
+    )
+
+
+def _network_json(network: UserNetwork) -> dict[str, Json]:
+    return {
+        "mac": network.mac,
+        "address": str(network.address),
+        "gateway": str(network.gateway),
+        "nameserver": str(network.nameserver),
+        "ports": [
+            {"ip": str(p.host_ip), "host": p.host_port, "guest": p.guest_port, "protocol": p.protocol}
+            for p in network.ports
+        ],
+    }
+
+
+def _network(data: dict[str, Any]) -> UserNetwork:
+    return UserNetwork(
+        mac=data["mac"],
+        address=IPv4Interface(data["address"]),
+        gateway=IPv4Address(data["gateway"]),
+        nameserver=IPv4Address(data["nameserver"]),
+        ports=tuple(
+            PublishedPort(
+                host_ip=IPv4Address(p["ip"]), host_port=p["host"], guest_port=p["guest"], protocol=p["protocol"]
+            )
+            for p in data["ports"]
+        ),
+    )
