@@ -63,6 +63,7 @@ class Engine:
         Setting `cancel` ends the build soon with CanceledError. FirekilnErrors say what went wrong; whatever happens,
         on return nothing runs and nothing is mounted, and what was finished is found by the next build.
         """
+        cancel = cancel or Flag()
         with _excerpts(request), self._store.using_blobs():
             made = self._plan(request)
             executor = Executor(
@@ -70,7 +71,7 @@ class Engine:
                 store=self._store,
                 options=request.execution,
                 platform=made.platform,
-                cancel=cancel or (cancel := Flag()),
+                cancel=cancel,
             )
             for vertex in made.vertices:
                 if isinstance(vertex.op, ExecOp):

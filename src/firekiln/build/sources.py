@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from firekiln.build.events import Completed, Events, Failed, Started
+from firekiln.build.events import Completed, Events, Failed, Output, Started, Task
 from firekiln.errors import FirekilnError, ImageNotFoundError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
+from firekiln.store.locks import named
 
 
 class ImageSource(Protocol):
@@ -28,6 +30,45 @@ class StoreSource:
 
     def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
         return self._store.images.find(reference, platform)
+
+
+class BootstrapSource:
+    """Base systems made of a distribution's packages, for the references that `bootstrap` knows."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self._store = store
+        self._events = events
+
+    def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
+        from firekiln.build import bootstrap  # noqa: PLC0415 - most builds find their base in the store
+
+        if not bootstrap.is_known(reference):
+            return None
+        before = self._store.images.find(reference, platform)
+        task = self._events.task(f"[internal] bootstrap {reference} from its distribution's packages")
+        # Two builds that want the same base make it once.
+        with self._store.locks.acquire(named(f"bootstrap {reference} {platform}")):
+            made = self._store.images.find(reference, platform)
+            if made is not None and (before is None or made.digest != before.digest):
+                return made
+            self._events.emit(Started(task=task))
+            try:
+                made = self._bootstrap(reference, platform, task)
+            except FirekilnError as error:
+                self._events.emit(Failed(task=task, message=error.message))
+                raise
+            self._events.emit(Completed(task=task))
+            return made
+
+    def _bootstrap(self, reference: str, platform: Platform, task: Task) -> StoredImage:
+        from firekiln.build import bootstrap  # noqa: PLC0415 - as above
+
+        def progress(line: str) -> None:
+            self._events.emit(Output(task=task, fd=2, data=f"{line}\n".encode(errors="surrogateescape")))
+
+        with bootstrap.bootstrap(reference, platform, self._store.temporary.folder, progress) as (tree, image):
+            layer = self._store.layers.commit(tree)
+        return self._store.images.put(replace(image, diff_ids=(layer.digest,)), [layer], references=[reference])
 
 
 class Resolver:

@@ -1,0 +1,227 @@
+"""The facade: `firekiln.build(...)` and its like. It wires the engine to a store, to sources and to a Runner.
+
+Nothing is global: each call opens what it needs and releases it, also when it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+
+from firekiln.build.context import LocalContext
+from firekiln.build.engine import BuildRequest, Engine
+from firekiln.build.events import Events, Subscriber
+from firekiln.build.ops.execute import ExecOptions
+from firekiln.build.plan import PlanOptions
+from firekiln.build.runner import Runner
+from firekiln.build.sources import BootstrapSource, ImageSource, StoreSource
+from firekiln.dockerfile import read_ignore
+from firekiln.errors import BuildError, UsageError
+from firekiln.oci.platform import Platform
+from firekiln.store import Store, StoredImage
+
+_CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine
+)
+_EPOCH = "SOURCE_DATE_EPOCH"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """What `build` made. `digest` is the image's: its manifest's."""
+
+    image: StoredImage
+
+    @property
+    def digest(self) -> str:
+        return self.image.digest
+
+    @property
+    def config_digest(self) -> str:
+        return self.image.config_digest
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return self.image.references
+
+
+def build(
+    context: str | Path | None = ".",
+    *,
+    dockerfile: str | Path | bytes | None = None,
+    tags: Sequence[str] = (),
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    contexts: Mapping[str, str] | None = None,
+    platform: str | None = None,
+    no_cache: bool | Collection[str] = False,
+    pull: bool = False,
+    secrets: Mapping[str, bytes] | None = None,
+    ssh: Mapping[str, Path] | None = None,
+    network: str = "default",
+    add_hosts: Mapping[str, str] | None = None,
+    allow: Collection[str] = (),
+    ca_bundle: str | Path | None = "host",
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+    cancel: Flag | None = None,
+) -> BuildResult:
+    """Build an image from a Dockerfile and keep it in the store.
+
+    context     the folder that COPY and ADD read; None is an empty one
+    dockerfile  the file, `Dockerfile` in the context by default; bytes are its text
+    contexts    named contexts: a folder, `docker-image://REFERENCE` or a git repository
+    no_cache    True to run every step anew, or the stages whose steps are
+    pull        ask other sources for base images before the store
+    secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
+    network     for RUN steps that ask for none: default, none or host
+    allow       what RUN steps may ask for: network.host, security.insecure
+    ca_bundle   certificates offered to RUN steps: a file, "host" for the host's, None for none
+    on_event    is called with each progress event (`firekiln.build.events`), in order
+    store       an open store, or the folder of one; see `store_root` for None
+    cancel      ends the build when it is set
+
+    SOURCE_DATE_EPOCH of the environment is honoured unless it is among `build_args`. A FirekilnError says what failed.
+    """
+    folder = Path(context) if context is not None else None
+    text, name, file = _dockerfile(dockerfile, folder)
+    main = _context(folder, _ignore_file(folder, file))
+    arguments = dict(build_args or {})
+    if os.environ.get(_EPOCH):
+        arguments.setdefault(_EPOCH, os.environ[_EPOCH])
+    request = BuildRequest(
+        dockerfile=text,
+        file=name,
+        contexts={"context": main, **_named_contexts(contexts or {})},
+        options=PlanOptions(
+            build_args=arguments,
+            target=target,
+            platform=_platform(platform),
+            labels=labels or {},
+            contexts=contexts or {},
+            no_cache=no_cache if isinstance(no_cache, bool) else frozenset(stage.lower() for stage in no_cache),
+            ignored=_ignored(main),
+        ),
+        execution=ExecOptions(
+            network=network,
+            extra_hosts=add_hosts or {},
+            secrets=secrets or {},
+            ssh=ssh or {},
+            allow=frozenset(allow) | ({"network.host"} if network == "host" else frozenset()),
+            ca_bundle=_ca_bundle(ca_bundle),
+        ),
+        tags=tags,
+    )
+    events = Events(on_event)
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        engine = Engine(
+            store=opened,
+            sources=_sources(opened, events, pull=pull),
+            runner=_once(lambda: stack.enter_context(_namespaces())),
+            events=events,
+        )
+        return BuildResult(image=engine.build(request, cancel=cancel).image)
+
+
+def _dockerfile(dockerfile: str | Path | bytes | None, folder: Path | None) -> tuple[bytes, str, Path | None]:
+    """The Dockerfile's text, its name for messages, and the file, where it is one."""
+    if isinstance(dockerfile, bytes):
+        return dockerfile, "Dockerfile", None
+    if dockerfile is None and folder is None:
+        raise UsageError("without a build context the Dockerfile has to be given")
+    if folder is not None and not folder.is_dir():
+        raise BuildError(f'unable to prepare context: path "{folder}" not found or no folder')
+    path = Path(dockerfile) if dockerfile is not None else (folder or Path()) / "Dockerfile"
+    try:
+        return path.read_bytes(), path.name, path
+    except OSError as error:
+        raise BuildError(
+            f"failed to read dockerfile: open {path}: {(error.strerror or str(error)).lower()}",
+            hint="name the Dockerfile with -f FILE" if dockerfile is None else None,
+        ) from error
+
+
+def _context(folder: Path | None, ignore_file: Path | None) -> LocalContext:
+    """The folder as a build context, with the patterns of its ignore file."""
+    if folder is None:
+        return LocalContext(path=Path(), ignore="**\n")
+    if ignore_file is None:
+        return LocalContext(path=folder)
+    text = ignore_file.read_text(errors="surrogateescape")
+    return LocalContext(path=folder, ignore=text, ignore_file=ignore_file.name)
+
+
+def _ignore_file(folder: Path | None, dockerfile: Path | None) -> Path | None:
+    """`<Dockerfile>.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
+    beside = [dockerfile.with_name(dockerfile.name + ".dockerignore")] if dockerfile is not None else []
+    inside = [folder / ".dockerignore"] if folder is not None else []
+    return next((path for path in (*beside, *inside) if path.is_file()), None)
+
+
+def _named_contexts(contexts: Mapping[str, str]) -> dict[str, LocalContext]:
+    """Those that are folders; the plan reads the others."""
+    folders = {name: Path(value) for name, value in contexts.items() if Path(value).is_dir()}
+    return {name: _context(folder, _ignore_file(folder, None)) for name, folder in folders.items()}
+
+
+def _ignored(context: LocalContext) -> Callable[[str], bool] | None:
+    if not context.ignore:
+        return None
+    return read_ignore(context.ignore, file=context.ignore_file).matches
+
+
+def _platform(text: str | None) -> Platform | None:
+    try:
+        return Platform.parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _ca_bundle(choice: str | Path | None) -> Path | None:
+    if choice is None:
+        return None
+    if choice == "host":
+        named = os.environ.get("SSL_CERT_FILE")
+        return next((Path(path) for path in (named, *_CA_BUNDLES) if path and Path(path).is_file()), None)
+    path = Path(choice)
+    if not path.is_file():
+        raise UsageError(f"--ca-bundle: {path} is no file")
+    return path
+
+
+def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
+    """Where base images come from, in the order in which they are asked."""
+    known: list[ImageSource] = [StoreSource(store), BootstrapSource(store, events)]
+    return known[::-1] if pull else known
+
+
+@contextlib.contextmanager
+def _namespaces() -> Iterator[Runner]:
+    from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
+
+    with NamespaceRunner() as runner:
+        yield runner
+
+
+def _once(make: Callable[[], Runner]) -> Callable[[], Runner]:
+    """`make`, called at the first call only, whichever thread that is in."""
+    guard = threading.Lock()
+    made: list[Runner] = []
+
+    def runner() -> Runner:
+        with guard:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return runner
