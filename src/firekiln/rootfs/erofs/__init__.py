@@ -1,0 +1,6 @@
+"""EROFS images: `write` makes one of a Tree, `read` makes a Tree of one."""
+
+from firekiln.rootfs.erofs.reader import read
+from firekiln.rootfs.erofs.writer import Written, write
+
+__all__ = ["Written", "read", "write"]
