@@ -175,7 +175,9 @@ def without_chance(nodes):
     shown = {}
     for path, text in nodes.items():
         text = re.sub(r" mt(?!1234567890$|0$)\d+", "", text)  # noqa: PLW2901
-        shown[path] = re.sub(r" \d+(?= mt|$)", "", text) if "gz" in path or "unnamed" in path else text
+        shown[path] = (
+            re.sub(r" \d+(?= mt|$)", "", text) if re.search("gz|unnamed|^o$", path) and text[0] == "f" else text
+        )
     return shown
 
 

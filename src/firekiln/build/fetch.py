@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from firekiln.build.graph import HttpSource
 from firekiln.build.spool import Spool
+from firekiln.build.urls import without_password
 from firekiln.errors import BuildError
 from firekiln.rootfs.tree import CHUNK, Directory, File, Meta, Tree
 from firekiln.version import __version__
@@ -45,7 +46,7 @@ def fetch(source: HttpSource, *, folder: Path | None = None, timeout_s: float = 
     Its content lies in an unnamed file in `folder` (None: the host's temporary folder). BuildError where the server
     can't be reached, answers with another status than 2xx, ends early, or sends what `source.checksum` excludes.
     """
-    shown = _without_password(source.url)
+    shown = without_password(source.url)
     try:
         with _open(source.url, timeout_s) as response:
             spool, got = Spool(folder), _digester(source.checksum)
@@ -225,11 +226,3 @@ def _is_link_local(address: str) -> bool:
 def _without_user(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:xxxxx@{host}"))

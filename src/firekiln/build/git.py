@@ -14,6 +14,7 @@ from typing import Final
 
 from firekiln.build.context import without_ignored
 from firekiln.build.graph import GitSource
+from firekiln.build.urls import without_password
 from firekiln.dockerfile.ignore import IgnorePatterns
 from firekiln.errors import BuildError, MissingProgramError
 from firekiln.rootfs import directory, lookup
@@ -43,9 +44,12 @@ def checkout(source: GitSource, folder: Path) -> Tree:
     _check(source)
     git = _Git(folder, source.remote)
     git.run("init", "--quiet", "--template=")
+    git.run("remote", "add", "origin", source.remote)  # which relative URLs of submodules start from
     commit = _fetch(git, source)
     if source.checksum and not commit.startswith(source.checksum):
-        raise BuildError(f"{source.remote}: expected checksum to match {source.checksum}, got {commit}")
+        raise BuildError(
+            f"{without_password(source.remote)}: expected checksum to match {source.checksum}, got {commit}"
+        )
     git.run("checkout", "--quiet", "--force", "--detach", commit, "--")
     if source.submodules and (folder / ".gitmodules").is_file():
         git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
@@ -57,24 +61,24 @@ def _check(source: GitSource) -> None:
     if not source.remote or source.remote.startswith("-"):
         raise BuildError(f'"{source.remote}" is no git repository')
     if source.ref.startswith("-") or re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{", source.ref):
-        raise BuildError(f'{source.remote}: "{source.ref}" is no git reference')
+        raise BuildError(f'{without_password(source.remote)}: "{source.ref}" is no git reference')
     if ".." in source.subdir.split("/"):
-        raise BuildError(f'{source.remote}: "{source.subdir}" leads out of the repository')
+        raise BuildError(f'{without_password(source.remote)}: "{source.subdir}" leads out of the repository')
 
 
 def _fetch(git: _Git, source: GitSource) -> str:
     """Fetch what `source` asks for, as little as the server lets us; the commit's hexadecimal name."""
     ref = source.ref or "HEAD"
-    shallow = git.attempt("fetch", "--quiet", "--no-tags", "--depth=1", "--", source.remote, ref)
+    shallow = git.attempt("fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", ref)
     if shallow.returncode == 0:
         return git.run("rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}").strip()
     if not _COMMIT.fullmatch(ref):
         raise git.error(shallow)
     # Servers give away a commit by its name only if it is a full one, and some not even then: ask for all of them.
-    git.run("fetch", "--quiet", "--tags", "--", source.remote, "+refs/heads/*:refs/remotes/origin/*")
+    git.run("fetch", "--quiet", "--tags", "--", "origin", "+refs/heads/*:refs/remotes/origin/*")
     found = git.attempt("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if found.returncode != 0:
-        raise BuildError(f"{source.remote}: the repository does not have {ref}")
+        raise BuildError(f"{without_password(source.remote)}: the repository does not have {ref}")
     return found.stdout.strip()
 
 
@@ -84,14 +88,14 @@ def _subdir(tree: Tree, source: GitSource) -> Tree:
         return tree
     node = lookup.get(tree, path.encode(errors="surrogateescape"))
     if not isinstance(node, Directory):
-        raise BuildError(f"{source.remote}: the repository has no directory {path}")
+        raise BuildError(f"{without_password(source.remote)}: the repository has no directory {path}")
     return node
 
 
 class _Git:
     def __init__(self, folder: Path, remote: str) -> None:
         self._folder = folder
-        self._remote = remote
+        self._shown = without_password(remote)
 
     def attempt(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
         options = [word for option in _OPTIONS for word in ("-c", option)]
@@ -119,7 +123,7 @@ class _Git:
     def error(self, done: subprocess.CompletedProcess[str]) -> BuildError:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
-        return BuildError(f"{self._remote}: git: {said.partition(': ')[2] or said or done.returncode}")
+        return BuildError(f"{self._shown}: git: {said.partition(': ')[2] or said or done.returncode}")
 
 
 def _environment() -> dict[str, str]:
