@@ -16,7 +16,7 @@ _UNITS = {
     "h": 3600 * 10**9,
 }
 _PART = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)({'|'.join(_UNITS)})", re.ASCII)
-_DURATION = re.compile(rf"[-+]?(?:{_PART.pattern})++", re.ASCII)
+_DURATION = re.compile(rf"[-+]?(?:{_PART.pattern})+", re.ASCII)
 _MAX = 2**63 - 1
 
 

@@ -6,12 +6,15 @@ All of them raise ValueError with BuildKit's reason; who calls knows the instruc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from e2b_dockerfile_utils import ShellLex
 
-_NOTHING: Mapping[str, str] = {}
+_PATTERN = re.compile(r"\$\{(\w+)(?:#|%|/)([^}]*)")
+_NAME = re.compile(r"\$\{?(\w+)")
+_MAX_STEPS = 10**8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +82,18 @@ def _no_empty(words: list[str]) -> list[str]:
 
 
 def _process(word: str, env: Mapping[str, str], *, escape: str, skip_process_quotes: bool = False) -> Expansion:
+    _refuse_costly_patterns(word, env)
     recorder = _Recorder(env)
     lex = ShellLex(escape, skip_process_quotes=skip_process_quotes, env=recorder, skip_unset_env=False)
     text, words = lex._process(word)  # noqa: SLF001 - the public calls give text or words, never both at one cost
     return Expansion(
         text=text, words=tuple(_no_empty(words)), used=frozenset(recorder.used), unset=frozenset(recorder.unset)
     )
+
+
+def _refuse_costly_patterns(word: str, env: Mapping[str, str]) -> None:
+    """ValueError for `${v#*a*a*a*b}` on a long value: the package matches by backtracking, each `*` a factor."""
+    for name, pattern in _PATTERN.findall(word):
+        stars = pattern.count("*") + sum(env.get(inner, "").count("*") for inner in _NAME.findall(pattern))
+        if stars > 1 and len(env.get(name, "")) ** stars > _MAX_STEPS:
+            raise ValueError(f"the pattern for ${name} has too many wildcards for a value so long")
