@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from firekiln.errors import BuildError
 from firekiln.rootfs.tree import Extent
 
 
@@ -19,10 +20,13 @@ class Spool:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append. OSError where the disk is full."""
+        """Append. BuildError where the disk is full."""
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise BuildError(f"cannot keep fetched or unpacked files: {error.strerror}") from None
         self.size += len(data)
 
     @contextmanager

@@ -228,6 +228,11 @@ def test_a_hard_link_gives_its_metadata_to_all_its_names():
         ((hardlink("b", "a"),), "link /o/a: no such file"),
         ((hardlink("b", "../../etc/passwd"),), "is outside extraction root"),
         ((member("f", b"f"), member("f/g", b"g")), "mkdir /o/f: not a directory"),
+        ((member("f", uid=1 << 33),), "bad uid 8589934592 of 'f'"),
+        ((member("f", gid=-1),), "bad gid -1 of 'f'"),
+        ((member("f", pax_headers={"path": "a\0b"}),), "bad name in"),
+        ((symlink("l", ""),), "bad name in 'l'"),
+        ((member("?", type=b"Z"),), "unsupported tar entry"),
     ],
 )
 def test_an_archive_that_cannot_be_unpacked_is_an_error(members, message):

@@ -33,6 +33,8 @@ _DAMAGED = (EOFError, OSError, ValueError, tarfile.TarError, lzma.LZMAError, zli
 """What the readers raise on content that is not theirs."""
 _XATTR = "SCHILY.xattr."
 _MAX_TIME_NS = (1 << 63) - 1
+_MAX_SIZE = (1 << 63) - 1
+_MAX_ID = (1 << 32) - 2  # the highest stands for "leave as it is" in chown(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,12 @@ def open_archive(file: File, folder: Path | None) -> Archive | None:
         if compressed is None:
             return Archive(source=reader.source, offset=reader.start, size=reader.size)
         spool = Spool(folder)
-        try:
-            while head:
-                spool.write(head)
+        while head:
+            spool.write(head)
+            try:
                 head = stream.read(CHUNK)
-        except _DAMAGED as error:
-            raise BuildError(f"a compressed archive is damaged: {error}") from None
+            except _DAMAGED as error:
+                raise BuildError(f"a compressed archive is damaged: {error}") from None
         return Archive(source=spool, offset=0, size=spool.size)
 
 
@@ -84,8 +86,9 @@ def entries(archive: Archive) -> Iterator[Entry]:
     """The members in their order. BuildError where a header is damaged or the archive ends early."""
     with _window(archive.source, archive.offset, archive.size) as reader:
         try:
-            with tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:", errors="surrogateescape") as tar:
-                for header in tar:
+            stream = cast("IO[bytes]", reader)
+            with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+                while (header := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined] # tarfile would keep them all
                     yield _entry(header, archive)
                 _check_end(reader, tar.offset)
@@ -101,16 +104,7 @@ def _check_end(reader: _Window, offset: int) -> None:
 
 
 def _entry(header: tarfile.TarInfo, archive: Archive) -> Entry:
-    start = archive.offset + header.offset_data
-    pieces = cast("list[tuple[int, int]] | None", header.sparse) or [(0, header.size)]
-    extents = []
-    if header.isreg():
-        for position, length in pieces:
-            if length:
-                extents.append(Extent(position, length, archive.source, start))
-            start += length
-        if start > archive.offset + archive.size:
-            raise tarfile.ReadError("unexpected end of data")
+    _check_limits(header)
     xattrs = tuple(
         sorted(
             (name.removeprefix(_XATTR).encode(errors="surrogateescape"), value.encode(errors="surrogateescape"))
@@ -118,7 +112,42 @@ def _entry(header: tarfile.TarInfo, archive: Archive) -> Entry:
             if name.startswith(_XATTR)
         )
     )
-    return Entry(header=header, mtime_ns=_mtime_ns(header), xattrs=without_overlay(xattrs), extents=tuple(extents))
+    extents = _extents(header, archive) if header.isreg() else ()
+    return Entry(header=header, mtime_ns=_mtime_ns(header), xattrs=without_overlay(xattrs), extents=extents)
+
+
+def _check_limits(header: tarfile.TarInfo) -> None:
+    """ValueError for what a header can say and no file system can hold."""
+    if "\0" in header.name or "\0" in header.linkname or (header.issym() and not header.linkname):
+        raise ValueError(f"bad name in {header.name!r}")
+    numbers = (
+        ("uid", header.uid, _MAX_ID),
+        ("gid", header.gid, _MAX_ID),
+        ("device", header.devmajor, (1 << 12) - 1),
+        ("device", header.devminor, (1 << 20) - 1),
+        ("size", header.size, _MAX_SIZE),
+    )
+    for what, number, limit in numbers:
+        if not 0 <= number <= limit:
+            raise ValueError(f"bad {what} {number} of {header.name!r}")
+
+
+def _extents(header: tarfile.TarInfo, archive: Archive) -> tuple[Extent, ...]:
+    """Where the content lies. The pieces of a sparse file stand one behind the other."""
+    offset = archive.offset + header.offset_data
+    pieces = cast("list[tuple[int, int]] | None", header.sparse) or [(0, header.size)]
+    extents, end = [], 0
+    for position, length in pieces:
+        if not length:  # GNU tar fills the map up with empty pieces
+            continue
+        if position < end or length < 0 or position + length > header.size:
+            raise ValueError(f"bad map of the sparse file {header.name!r}")
+        extents.append(Extent(position, length, archive.source, offset))
+        end = position + length
+        offset += length
+    if offset > archive.offset + archive.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return tuple(extents)
 
 
 def _mtime_ns(header: tarfile.TarInfo) -> int:

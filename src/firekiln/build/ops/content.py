@@ -13,6 +13,8 @@ from typing import assert_never
 from firekiln.build.graph import Copy
 from firekiln.build.ops.patterns import Filter
 from firekiln.build.ops.selection import EMPTY, clean, find, select
+from firekiln.build.ops.upper import shown
+from firekiln.errors import BuildError
 from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout, walk
 
 
@@ -78,7 +80,10 @@ def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
         known = numbers.get(id(node))
         if known is None:
             numbers[id(node)] = len(numbers)
-        detail = _detail(node) if known is None else b"=%d" % known
+        try:
+            detail = _detail(node) if known is None else b"=%d" % known
+        except OSError as error:
+            raise BuildError(f"cannot read {shown(path.lstrip(b'/'))}: {error.strerror or error}") from None
         digest.update(b"%d:%s%d:%s" % (len(path), path, len(detail), detail))
     return f"sha256:{digest.hexdigest()}"
 

@@ -53,4 +53,5 @@ def _entry(root: Tree | None, path: bytes, name: str) -> list[bytes] | None:
 def _number(fields: list[bytes], index: int) -> int:
     """A field as a number; 0 where it is none, as libcontainer reads these files."""
     text = fields[index] if index < len(fields) else b""
-    return int(text) if text.isdigit() else 0
+    number = int(text) if text.isdigit() and len(text) <= 10 else 0
+    return number if number < (1 << 32) - 1 else 0
