@@ -13,6 +13,15 @@ from firekiln.version import __version__
 
 VERBS: dict[str, str] = {
     # verb: "module:command", imported when the verb is used
+    "build": "build:build",
+    "kernel": "kernel:kernel",
+    "kill": "machines:kill",
+    "logs": "machines:logs",
+    "ps": "machines:ps",
+    "rm": "machines:rm",
+    "run": "run:run",
+    "stop": "machines:stop",
+    "wait": "machines:wait",
 }
 
 
@@ -61,7 +70,11 @@ def main() -> None:
 
 
 def report(error: FirekilnError) -> int:
-    """Print an error as one message and its hint; return the exit status."""
+    """Print an error as one message and its hint, above them the place in the Dockerfile; return the exit status."""
+    from firekiln.cli.excerpt import details  # noqa: PLC0415 - only failures need it
+
+    if text := details(error):
+        click.echo(text, err=True)
     click.echo(f"firekiln: {error}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)

@@ -1,0 +1,225 @@
+"""`firekiln build`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import click
+
+from firekiln import api
+from firekiln.cli.progress import MODES, display
+from firekiln.errors import UsageError
+
+
+class _Options(TypedDict):
+    """click's keywords."""
+
+    context: str | None
+    tags: tuple[str, ...]
+    file: str | None
+    target: str
+    build_args: tuple[str, ...]
+    contexts: tuple[str, ...]
+    labels: tuple[str, ...]
+    platform: str | None
+    pull: bool
+    no_cache: bool
+    no_cache_stages: tuple[str, ...]
+    secrets: tuple[str, ...]
+    ssh: tuple[str, ...]
+    network: str
+    hosts: tuple[str, ...]
+    allow: tuple[str, ...]
+    ca_bundle: str
+    progress: str
+    quiet: bool
+    iidfile: Path | None
+    metadata_file: Path | None
+
+
+@click.command()
+@click.argument("context", metavar="PATH|-", required=False)
+@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image.")
+@click.option("-f", "--file", metavar="FILE", help="The Dockerfile (default: PATH/Dockerfile); - is stdin.")
+@click.option("--target", default="", metavar="STAGE", help="The stage to build.")
+@click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set an ARG.")
+@click.option("--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="A further build context.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Add a label to the image.")
+@click.option("--platform", metavar="OS/ARCH", help="Build for this platform.")
+@click.option("--pull", is_flag=True, help="Ask for newer base images.")
+@click.option("--no-cache", is_flag=True, help="Run every step, whether or not its result is known.")
+@click.option("--no-cache-filter", "no_cache_stages", multiple=True, metavar="STAGE", help="The same for one stage.")
+@click.option("--secret", "secrets", multiple=True, metavar="id=ID[,src=FILE|,env=NAME]", help="Offer a secret to RUN.")
+@click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET]", help="Offer an ssh agent to RUN.")
+@click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="For RUN steps.")
+@click.option("--add-host", "hosts", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts for RUN steps.")
+@click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="network.host or security.insecure.")
+@click.option("--ca-bundle", default="host", metavar="host|FILE|none", help="Certificates offered to RUN steps.")
+@click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
+@click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
+@click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
+@click.pass_obj
+def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> None:
+    """Build an image from the Dockerfile and the files at PATH."""
+    context, dockerfile = _context(options["context"], options["file"])
+    stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
+    view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = api.build(
+            context,
+            dockerfile=dockerfile,
+            tags=options["tags"],
+            target=options["target"],
+            build_args=_arguments(options["build_args"]),
+            labels=_pairs("--label", options["labels"], missing=""),
+            contexts=_pairs("--build-context", options["contexts"]),
+            platform=options["platform"],
+            no_cache=True if options["no_cache"] else stages,
+            pull=options["pull"],
+            secrets=dict(_secret(text) for text in options["secrets"]),
+            ssh=dict(_ssh(text) for text in options["ssh"]),
+            network=options["network"],
+            add_hosts=dict(_host(text) for text in options["hosts"]),
+            allow=options["allow"],
+            ca_bundle=None if options["ca_bundle"] == "none" else options["ca_bundle"],
+            on_event=view,
+            store=obj["root"],
+        )
+    finally:
+        view.close()
+    _report(result, options)
+
+
+def _report(result: api.BuildResult, options: _Options) -> None:
+    if options["iidfile"] is not None:
+        _write("--iidfile", options["iidfile"], result.digest)
+    if options["metadata_file"] is not None:
+        metadata = {
+            "containerimage.config.digest": result.config_digest,
+            "containerimage.digest": result.digest,
+            "image.name": ",".join(result.references),
+        }
+        _write("--metadata-file", options["metadata_file"], json.dumps(metadata, indent=2) + "\n")
+    if options["quiet"]:
+        click.echo(result.digest)
+
+
+def _context(context: str | None, file: str | None) -> tuple[str | None, str | bytes | None]:
+    """The context's folder, and the Dockerfile as `api.build` wants them."""
+    if context is None:
+        raise UsageError(
+            '"firekiln build" requires 1 argument: the build context', hint="firekiln build [OPTIONS] PATH|-"
+        )
+    if context == "-":
+        if file is not None:
+            raise UsageError(
+                "a context from stdin can't have a Dockerfile of its own", hint="give a folder and -f FILE"
+            )
+        return None, _stdin()
+    if "://" in context or context.startswith("git@"):
+        raise UsageError(f'the build context "{context}" is no folder: remote contexts are not supported yet')
+    return context, _stdin() if file == "-" else file
+
+
+def _stdin() -> bytes:
+    data = sys.stdin.buffer.read()
+    if b"\0" in data[:1024]:
+        raise UsageError(
+            "a tar archive as the build context is not supported yet", hint="unpack it and give the folder"
+        )
+    return data
+
+
+def _arguments(texts: Sequence[str]) -> dict[str, str]:
+    """--build-arg: a name alone takes its value from the environment, and is nothing where it has none there."""
+    made: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"--build-arg {text}: a name is missing")
+        if equals:
+            made[name] = value
+        elif name in os.environ:
+            made[name] = os.environ[name]
+    return made
+
+
+def _pairs(option: str, texts: Sequence[str], *, missing: str | None = None) -> Mapping[str, str]:
+    """NAME=VALUE; without a value it is `missing`, or an error where that is None."""
+    made: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or (not equals and missing is None):
+            raise UsageError(f"{option} {text}: give it as NAME=VALUE")
+        made[name] = value if equals else missing or ""
+    return made
+
+
+def _secret(text: str) -> tuple[str, bytes]:
+    """`id=x,src=FILE`, `id=x,env=NAME`, `id=x`: as docker build reads it, by variable or file of the id's name."""
+    fields = dict(_field(part, text) for part in text.split(","))
+    unknown = set(fields) - {"type", "id", "src", "source", "env"}
+    kind = fields.get("type", "")
+    if unknown or kind not in ("", "file", "env") or not fields.get("id"):
+        raise UsageError(f"--secret {text}: give it as id=ID,src=FILE or id=ID,env=NAME")
+    name = fields["id"]
+    path = fields.get("src", fields.get("source"))
+    variable = fields.get("env", path if kind == "env" else None)
+    if variable is None and path is None and kind != "file" and name in os.environ:
+        variable = name
+    if variable is not None:
+        if variable not in os.environ:
+            raise UsageError(f"--secret {text}: the variable {variable} is not set")
+        return name, os.environb[variable.encode(errors="surrogateescape")]
+    file = Path(path or name).expanduser()
+    try:
+        return name, file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--secret {text}: {file}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _field(part: str, whole: str) -> tuple[str, str]:
+    name, equals, value = part.partition("=")
+    if not equals:
+        raise UsageError(f'--secret {whole}: invalid field "{part}" must be a key=value pair')
+    return name.strip().lower(), value
+
+
+def _ssh(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    socket = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise UsageError(f"--ssh {text}: SSH_AUTH_SOCK is not set", hint="start an ssh agent, or give ID=SOCKET")
+    if not Path(socket).is_socket():
+        raise UsageError(f"--ssh {text}: {socket} is no agent's socket", hint="keys as files are not supported yet")
+    return name or "default", Path(socket)
+
+
+def _host(text: str) -> tuple[str, str]:
+    """NAME:IP or NAME=IP; an IPv6 address may stand in brackets."""
+    mark = "=" if "=" in text else ":"
+    name, found, address = text.partition(mark)
+    if not found or not name or not address:
+        raise UsageError(f"--add-host {text}: give it as NAME:IP")
+    return name, address.removeprefix("[").removesuffix("]")
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _interrupt(number: int, _frame: types.FrameType | None) -> None:
+    """SIGTERM ends a build as Ctrl-C does: in order."""
+    raise SystemExit(128 + number)

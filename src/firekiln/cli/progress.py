@@ -1,0 +1,285 @@
+"""A build's progress on standard error: BuildKit's plain format, a live view on a terminal, JSON, or nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TextIO, assert_never
+
+from firekiln.build.events import (
+    Cached,
+    Canceled,
+    Completed,
+    Event,
+    Failed,
+    Output,
+    Started,
+    Status,
+    Task,
+    Warned,
+)
+
+_CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+"""Control characters but tabs, and escape sequences but those that set colours."""
+
+MODES = ("auto", "plain", "tty", "quiet", "rawjson")
+
+
+class Display(Protocol):
+    """A view of a build. `close` ends it, however the build ended."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def display(mode: str, stream: TextIO) -> Display:
+    """The view that `mode` (one of MODES) names; `auto` is BUILDKIT_PROGRESS's, else as `stream` is."""
+    if mode == "auto":
+        mode = os.environ.get("BUILDKIT_PROGRESS", "auto")
+    if mode not in MODES or mode == "auto":
+        mode = "tty" if stream.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+    match mode:
+        case "tty":
+            return Live(stream)
+        case "quiet":
+            return Quiet()
+        case "rawjson":
+            return RawJson(stream)
+        case _:
+            return Plain(stream)
+
+
+class Quiet:
+    def __call__(self, event: Event) -> None:
+        """Nothing is shown."""
+
+    def close(self) -> None:
+        """Nothing was."""
+
+
+class Plain:
+    """`#5 [builder 2/4] RUN make`, `#5 0.123 output`, `#5 DONE 1.2s`; numbers in the order of appearance."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._numbers: dict[Task, int] = {}
+        self._started: dict[Task, float] = {}
+        self._partial: dict[tuple[Task, int], bytes] = {}
+        self._last: Task | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self._write(warning_line(event))
+            return
+        task = event.task
+        if isinstance(event, Started):
+            self._started[task] = event.at
+        if isinstance(event, Status) and not event.done:
+            return
+        number = self._head(task)
+        for line in self._lines(event):
+            self._write(f"#{number} {line}")
+
+    def close(self) -> None:
+        self._stream.flush()
+
+    def _lines(self, event: Event) -> list[str]:
+        lines = self._rest(event) if isinstance(event, Completed | Failed | Canceled) else []
+        match event:
+            case Cached():
+                lines.append("CACHED")
+            case Completed():
+                lines.append(f"DONE {self._elapsed(event):.1f}s")
+            case Failed(message=message):
+                lines.append(f"ERROR: {message}")
+            case Canceled():
+                lines.append("CANCELED")
+            case Output():
+                lines += self._output(event)
+            case Status(name=name, current=current):
+                lines.append(f"{name} {_bytes(current)} done")
+            case Started() | Warned():
+                pass
+            case _:
+                assert_never(event)
+        return lines
+
+    def _head(self, task: Task) -> int:
+        """The task's number; its name where another one spoke last."""
+        if self._last is not task:
+            if self._last is not None:
+                self._write("")
+            number = self._numbers.setdefault(task, len(self._numbers) + 1)
+            self._write(f"#{number} {task.name}")
+            self._last = task
+        return self._numbers[task]
+
+    def _output(self, event: Output) -> list[str]:
+        key = (event.task, event.fd)
+        *lines, rest = (self._partial.pop(key, b"") + event.data).split(b"\n")
+        if rest:
+            self._partial[key] = rest
+        return [f"{self._elapsed(event):.3f} {shown(line)}" for line in lines]
+
+    def _rest(self, event: Completed | Failed | Canceled) -> list[str]:
+        """Last lines without an end."""
+        parts = [self._partial.pop((event.task, fd), b"") for fd in (1, 2)]
+        return [f"{self._elapsed(event):.3f} {shown(part)}" for part in parts if part]
+
+    def _elapsed(self, event: Completed | Failed | Canceled | Output) -> float:
+        return max(0.0, event.at - self._started.get(event.task, event.at))
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+@dataclass(slots=True)
+class _Row:
+    task: Task
+    started: float
+    state: str = ""
+    ended: float | None = None
+    tail: list[str] = field(default_factory=list)
+
+
+class Live:
+    """A compact view that is drawn anew: finished steps scroll away, running ones show their last lines."""
+
+    _TAIL = 4
+    _INTERVAL = 0.05
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colour = not os.environ.get("NO_COLOR")
+        self._running: dict[Task, _Row] = {}
+        self._drawn = 0
+        self._at = 0.0
+
+    def __call__(self, event: Event) -> None:
+        done: list[str] = []
+        if isinstance(event, Warned):
+            done.append(self._paint("33", warning_line(event)))
+        elif isinstance(event, Started):
+            self._running[event.task] = _Row(event.task, event.at)
+        elif isinstance(event, Output):
+            self._append(event)
+        elif not isinstance(event, Status):
+            done += self._finished(event)
+        if done or time.monotonic() - self._at > self._INTERVAL:
+            self._draw(done)
+
+    def close(self) -> None:
+        self._running.clear()
+        self._draw([])
+        self._stream.flush()
+
+    def _append(self, event: Output) -> None:
+        row = self._running.get(event.task)
+        if row is not None:
+            row.tail = [*row.tail, *(shown(line) for line in event.data.splitlines() if line)][-self._TAIL :]
+
+    def _finished(self, event: Cached | Completed | Failed | Canceled) -> list[str]:
+        row = self._running.pop(event.task, _Row(event.task, event.at))
+        name = event.task.name
+        match event:
+            case Cached():
+                return [self._paint("34", f" => CACHED {name}")]
+            case Completed():
+                return [self._paint("34", f" => {name}") + f" {event.at - row.started:.1f}s"]
+            case Failed():
+                return [self._paint("31", f" => ERROR {name}"), *(f" => # {line}" for line in row.tail)]
+            case Canceled():
+                return [self._paint("33", f" => CANCELED {name}")]
+
+    def _draw(self, done: list[str]) -> None:
+        size = shutil.get_terminal_size()
+        rows: list[str] = []
+        for row in self._running.values():
+            rows.append(f" => {row.task.name} {time.time() - row.started:.1f}s")
+            rows += [f" => => # {line}" for line in row.tail]
+        rows = [row[: size.columns - 1] for row in rows[: size.lines - 2]]
+        erase = f"\x1b[{self._drawn}F" if self._drawn else ""
+        self._stream.write(erase + "\x1b[J" + "".join(f"{line}\n" for line in (*done, *rows)))
+        self._stream.flush()
+        self._drawn = len(rows)
+        self._at = time.monotonic()
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+class RawJson:
+    """One JSON object a line, in the words of BuildKit's SolveStatus."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started: dict[Task, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        self._stream.write(json.dumps(self._document(event), ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.flush()
+
+    def _document(self, event: Event) -> dict[str, object]:
+        if isinstance(event, Warned):
+            return {"warnings": [{"short": base64.b64encode(warning_line(event).encode()).decode()}]}
+        vertex, at = str(event.task.id), _rfc3339(event.at)
+        if isinstance(event, Output):
+            data = base64.b64encode(event.data).decode()
+            return {"logs": [{"vertex": vertex, "stream": event.fd, "data": data, "timestamp": at}]}
+        if isinstance(event, Status):
+            return {"statuses": [{"id": event.name, "vertex": vertex, "current": event.current, "total": event.total}]}
+        return {"vertexes": [self._vertex(event, vertex, at)]}
+
+    def _vertex(
+        self, event: Started | Cached | Completed | Failed | Canceled, vertex: str, at: str
+    ) -> dict[str, object]:
+        started = self._started.setdefault(event.task, event.at)
+        made: dict[str, object] = {"digest": vertex, "name": event.task.name, "started": _rfc3339(started)}
+        if not isinstance(event, Started):
+            made["completed"] = at
+        if isinstance(event, Cached):
+            made["cached"] = True
+        if isinstance(event, Failed):
+            made["error"] = event.message
+        if isinstance(event, Canceled):
+            made["error"] = "context canceled"
+        return made
+
+
+def warning_line(event: Warned) -> str:
+    place = f" ({event.location})" if event.location else ""
+    return f"WARN: {event.rule + ': ' if event.rule else ''}{event.message}{place}"
+
+
+def subscriber(mode: str) -> Display:
+    """The view on standard error."""
+    return display(mode, sys.stderr)
+
+
+def shown(line: bytes) -> str:
+    """A line of a step's output; what would command the terminal is taken out, but for colours."""
+    text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+    return _CONTROL.sub("", text)
+
+
+def _bytes(count: int) -> str:
+    size, units = float(count), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.2f}{units[0]}" if units[0] != "B" else f"{count}B"
+
+
+def _rfc3339(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1e9):09d}Z"
