@@ -81,15 +81,17 @@ def detach(state: State, record: Record, lock: MachineLock) -> None:
     with os.fdopen(reader, "rb") as answer:
         try:
             argv = [sys.executable, "-m", __name__, str(state.folder), record.id, str(lock.fd), str(writer)]
-            subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[lock.fd, writer],
-                cwd="/",
-                start_new_session=True,
-            )
+            with (state.folder_of(record.id) / "supervisor.log").open("wb") as complaints:
+                subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=complaints,
+                    pass_fds=[lock.fd, writer],
+                    cwd="/",
+                    start_new_session=True,
+                    check=False,
+                )
         finally:
             os.close(writer)
             lock.release()
@@ -104,7 +106,9 @@ def detach(state: State, record: Record, lock: MachineLock) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """The detached supervisor."""
+    """The detached supervisor: a child of this process, so that whoever started it has no child to wait for."""
+    if os.fork():
+        os._exit(0)
     folder, machine_id, lock_fd, answer_fd = argv
     os.set_inheritable(int(lock_fd), False)
     os.set_inheritable(int(answer_fd), False)

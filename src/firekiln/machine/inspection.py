@@ -1,0 +1,88 @@
+"""What `inspect` says about a machine, in the shape of Docker's `GET /containers/{id}/json`."""
+
+from __future__ import annotations
+
+import json
+
+from firekiln.machine.log import NAME as LOG_NAME
+from firekiln.machine.log import timestamp
+from firekiln.machine.settings import Settings
+from firekiln.machine.spec import PublishedPort, UserNetwork
+from firekiln.machine.state import Record, State
+from firekiln.oci.config import Json
+
+
+def machine_inspect(state: State, word: str) -> dict[str, Json]:
+    """The machine of that name, id or beginning of an id. ContainerNotFoundError."""
+    record = state.get(word)
+    settings = Settings.decode(record.settings)
+    config = json.loads(record.config)
+    argv = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    return {
+        "Id": record.id,
+        "Created": timestamp(record.created_ns),
+        "Path": argv[0],
+        "Args": list(argv[1:]),
+        "State": _state(record),
+        "Image": record.image_digest,
+        "LogPath": str(state.folder_of(record.id) / LOG_NAME),
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": "erofs",
+        "Platform": "linux",
+        "HostConfig": _host_config(settings),
+        "Mounts": [],
+        "Config": config,
+        "NetworkSettings": _network_settings(settings.spec.network, running=record.status == "running"),
+    }
+
+
+def port_map(ports: tuple[PublishedPort, ...]) -> dict[str, Json]:
+    """Docker's map from the guest's ports to where they answer on the host."""
+    made: dict[str, list[Json]] = {}
+    for port in ports:
+        place: Json = {"HostIp": str(port.host_ip), "HostPort": str(port.host_port)}
+        made.setdefault(f"{port.guest_port}/{port.protocol}", []).append(place)
+    return dict(made)
+
+
+def _state(record: Record) -> Json:
+    return {
+        "Status": record.status,
+        "Running": record.status == "running",
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": record.oom,
+        "Dead": False,
+        "Pid": record.pid,
+        "ExitCode": record.exit_status,
+        "Error": record.error,
+        "StartedAt": timestamp(record.started_ns),
+        "FinishedAt": timestamp(record.finished_ns),
+    }
+
+
+def _host_config(settings: Settings) -> Json:
+    network = settings.spec.network
+    return {
+        "NetworkMode": "user" if network else "none",
+        "PortBindings": port_map(network.ports if network else ()),
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": settings.auto_remove,
+        "Memory": settings.spec.memory,
+        "NanoCpus": settings.spec.vcpus * 1_000_000_000,
+        "Privileged": False,
+        "ReadonlyRootfs": False,
+    }
+
+
+def _network_settings(network: UserNetwork | None, *, running: bool) -> Json:
+    if network is None:
+        return {"Ports": {}}
+    return {
+        "Ports": port_map(network.ports) if running else {},
+        "IPAddress": str(network.address.ip) if running else "",
+        "IPPrefixLen": network.address.network.prefixlen if running else 0,
+        "Gateway": str(network.gateway) if running else "",
+        "MacAddress": network.mac,
+    }
