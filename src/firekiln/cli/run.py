@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -32,8 +32,8 @@ NOT_FOR_MACHINES = (
 
 NOT_YET = (
     "-i/--interactive -t/--tty -a/--attach -v/--volume --mount --tmpfs --read-only --network --restart --init "
-    "--add-host --dns --dns-search --pull --platform -l/--label --label-file --ulimit --sysctl --shm-size -P/--publish-all --health-cmd "
-    "--no-healthcheck --expose --ip --mac-address --log-driver --log-opt --annotation --group-add --domainname"
+    "--add-host --dns --dns-search --pull --platform -l/--label --label-file --ulimit --sysctl --shm-size "
+    "-P/--publish-all --health-cmd --no-healthcheck --expose --ip --mac-address --log-driver --log-opt --annotation --group-add --domainname"
 ).split()
 """Docker's flags that a machine will have, and has not yet."""
 
@@ -47,8 +47,7 @@ class RunCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.exit_code = UsageError.exit_status
-            raise
+            raise UsageError(error.format_message(), hint="firekiln run --help") from error
 
 
 def refused(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,19 +94,12 @@ def _refuse(name: str, reason: str) -> Callable[[click.Context, click.Parameter,
 @click.option("--stop-signal", metavar="SIGNAL", help="In place of the image's STOPSIGNAL.")
 @click.option("--stop-timeout", type=int, default=10, metavar="SECONDS", help="How long a stop waits before it kills.")
 @click.option("--cidfile", metavar="FILE", help="Write the machine's id to this file.")
-@click.option(
-    "--help",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=lambda c, _p, v: _help(c, v),
-    help="Show this message and exit.",
-)
+@click.help_option("--help")
 @click.argument("image")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @refused
 @click.pass_context
-def run(ctx: click.Context, detach: bool, cidfile: str | None, **given: Any) -> None:
+def run(ctx: click.Context, /, detach: bool, cidfile: str | None, **given: Any) -> None:
     """Boot IMAGE as a machine and run its command, or ARGS in place of its CMD.
 
     The exit status is the command's. Ctrl-C stops it by the image's STOPSIGNAL.
@@ -200,7 +192,7 @@ class _CidFile:
     path: str | None
     _written: bool = False
 
-    def __enter__(self) -> _CidFile:
+    def __enter__(self) -> Self:
         if self.path:
             try:
                 Path(self.path).open("x").close()
@@ -252,9 +244,3 @@ def _write(stream: Stream, data: bytes) -> None:
 
 def _progress(text: str) -> None:
     click.echo(f"firekiln: {text}", err=True)
-
-
-def _help(ctx: click.Context, wanted: bool) -> None:
-    if wanted:
-        click.echo(ctx.get_help())
-        ctx.exit()
