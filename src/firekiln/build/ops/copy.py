@@ -25,8 +25,8 @@ from firekiln.rootfs.tree import Device, Directory, Fifo, File, Inode, Meta, Soc
 _Leaf: TypeAlias = File | Symlink | Device | Fifo | Socket
 
 
-class _Clothes:
-    """What the nodes of one action wear: --chown and --chmod, or what they wore before."""
+class _Attributes:
+    """The metadata that one action gives: --chown's and --chmod's, or the source's own."""
 
     def __init__(self, action: Copy, owner: Ids | None, now_ns: int) -> None:
         self._owner = owner
@@ -60,18 +60,18 @@ class _Target:
 
 def copy(action: Copy, selected: Selected, overlay: Overlay, *, owner: Ids | None, now_ns: int) -> None:
     """Carry out `action` for one of its sources. BuildError where the destination can't take it."""
-    clothes = _Clothes(action, owner, now_ns)
-    path = _destination(action, selected, overlay, clothes)
+    attributes = _Attributes(action, owner, now_ns)
+    path = _destination(action, selected, overlay, attributes)
     node = selected.node
-    copier = _Copier(action, overlay, clothes)
+    copier = _Copier(action, overlay, attributes)
     if isinstance(node, Directory):
         copier.directory(node, path)
     else:
         parent, _, name = path.rpartition(b"/")
-        copier.place(node, overlay.make_all(parent, clothes.made), name, path)
+        copier.place(node, overlay.make_all(parent, attributes.made), name, path)
 
 
-def _destination(action: Copy, selected: Selected, overlay: Overlay, clothes: _Clothes) -> bytes:
+def _destination(action: Copy, selected: Selected, overlay: Overlay, attributes: _Attributes) -> bytes:
     """Where the node is to lie; the directories above it exist afterwards."""
     if not action.create_dest_path:
         parent = posixpath.dirname(overlay.resolve(clean(action.dest)).path)
@@ -79,26 +79,27 @@ def _destination(action: Copy, selected: Selected, overlay: Overlay, clothes: _C
             raise BuildError(f"failed to stat {action.dest}: no such file or directory")
     head, _, tail = action.dest.rpartition("/")
     above = action.dest if tail in {"", "."} else head
-    overlay.make_all(overlay.resolve(clean(above)).path, clothes.made)
+    overlay.make_all(overlay.resolve(clean(above)).path, attributes.made)
     found = overlay.resolve(clean(action.dest))
     path = found.path
     from_directory = isinstance(selected.node, Directory)
-    into = isinstance(found.node, Directory)
     if from_directory:
         into = found.node is not None and not action.dir_copy_contents
+    else:
+        into = isinstance(found.node, Directory)
     if into and selected.name:
         path = _join(path, selected.name)
     made = path if from_directory and action.dir_copy_contents and found.node is None else posixpath.dirname(path)
-    overlay.make_all(made, clothes.made)
+    overlay.make_all(made, attributes.made)
     return path
 
 
 class _Copier:
     """Copies one source. `_links` are the files copied so far, by the identity of their source."""
 
-    def __init__(self, action: Copy, overlay: Overlay, clothes: _Clothes) -> None:
+    def __init__(self, action: Copy, overlay: Overlay, attributes: _Attributes) -> None:
         self._overlay = overlay
-        self._clothes = clothes
+        self._attributes = attributes
         self._filter = Filter(action)
         self._links: dict[int, File] = {}
 
@@ -129,21 +130,23 @@ class _Copier:
         if isinstance(node, File):
             known = self._links.get(id(node))
             if known is None:
-                known = self._links[id(node)] = File(meta=self._clothes.of(node), size=node.size, extents=node.extents)
+                known = self._links[id(node)] = File(
+                    meta=self._attributes.of(node), size=node.size, extents=node.extents
+                )
             parent.children[name] = known
         else:
-            parent.children[name] = _again(node, self._clothes.of(node))
+            parent.children[name] = _again(node, self._attributes.of(node))
 
     def _make_root(self, target: _Target) -> None:
-        """The destination itself: one that exists keeps what it wears, but for the time, which fsutil restores."""
+        """The destination itself: one that exists keeps its metadata, but for the time, which becomes the source's."""
         if not target.path:
             target.upper = self._overlay.root
         else:
             parent, _, name = target.path.rpartition(b"/")
-            above = self._overlay.make_all(parent, self._clothes.made)
+            above = self._overlay.make_all(parent, self._attributes.made)
             target.upper = self._existing(above, name, target)
             if target.upper is None:
-                target.upper = self._overlay.make(above, name, self._clothes.of(target.source))
+                target.upper = self._overlay.make(above, name, self._attributes.of(target.source))
         target.upper.meta = replace(target.upper.meta, mtime_ns=target.source.meta.mtime_ns)
 
     def _make(self, target: _Target, *, whole: bool = False) -> Upper:
@@ -154,9 +157,9 @@ class _Copier:
             name = target.path.rpartition(b"/")[2]
             target.upper = self._existing(above, name, target)
             if target.upper is None:
-                target.upper = self._overlay.make(above, name, self._clothes.of(target.source))
+                target.upper = self._overlay.make(above, name, self._attributes.of(target.source))
             elif whole:
-                meta = self._clothes.of(target.source)
+                meta = self._attributes.of(target.source)
                 xattrs = dict(target.upper.meta.xattrs) | dict(meta.xattrs)
                 target.upper.meta = replace(meta, xattrs=tuple(sorted(xattrs.items())))
             else:

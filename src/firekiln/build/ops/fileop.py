@@ -1,7 +1,7 @@
 """COPY, ADD and WORKDIR on Trees: `FileOp` carried out without a mount, without root and without the host's links.
 
-Field by field BuildKit's file operations (`solver/llbsolver/file`), oddities included: what the documentation says
-otherwise, users of BuildKit do not get either.
+Field by field BuildKit's file operations (`solver/llbsolver/file`), oddities included. Where Docker's documentation
+says something else, this is what users get.
 """
 
 from __future__ import annotations
