@@ -1,6 +1,7 @@
 """How an instruction's line becomes words: builder flags first, then one of BuildKit's ways for each instruction.
 
-All functions are pure and raise ValueError with the reason; the parser knows the line. Where BuildKit goes byte by
+All functions are pure and raise ValueError with the reason (a MalformedError where one word is to blame); the parser
+knows the line. Where BuildKit goes byte by
 byte (flags, HEALTHCHECK's first word) so does this: a non-ASCII letter in a flag comes out as its bytes' Latin-1.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
 
-from firekiln.dockerfile.text import SPACE, decode, encode, printable
+from firekiln.dockerfile.text import SPACE, MalformedError, decode, encode, printable
 
 WHITESPACE = re.compile(r"[\t\v\f\r ]+")
 
@@ -118,7 +119,8 @@ def _pairs(keyword: str) -> Callable[[str, str], Arguments]:
             name, separator, text = word.partition("=")
             if not separator:
                 quoted = json.dumps(word, ensure_ascii=False)
-                raise ValueError(f"Syntax error - can't find = in {quoted}. Must be of the form: name=value")
+                message = f"Syntax error - can't find = in {quoted}. Must be of the form: name=value"
+                raise MalformedError(message, span=word)
             triples += (name, text, separator)
         return Arguments(tuple(triples))
 

@@ -17,7 +17,7 @@ from firekiln.dockerfile.heredoc import parse_heredoc
 from firekiln.dockerfile.mounts import check_mount, parse_device
 from firekiln.dockerfile.parser import Node, Syntax, parse_syntax
 from firekiln.dockerfile.suggestions import did_you_mean, nearest
-from firekiln.dockerfile.text import ASCII_SPACE, SPACE
+from firekiln.dockerfile.text import ASCII_SPACE, SPACE, MalformedError, span_of
 from firekiln.errors import DockerfileError, Location
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
@@ -78,7 +78,7 @@ def convert_node(node: Node, *, location: Location, source: str | None = None) -
     try:
         return rule(_Request(node=node, location=location))
     except ValueError as error:
-        raise DockerfileError(str(error), location=location, source=source) from None
+        raise DockerfileError(str(error), location=location, source=source, span=span_of(error)) from None
 
 
 def parse_trigger(text: str, location: Location) -> df.Instruction:
@@ -165,9 +165,8 @@ def _from(request: _Request) -> df.From:
     if len(args) == 3 and args[1].casefold() == "as":
         alias = args[2]
         if not _STAGE_NAME.fullmatch(alias.lower()):
-            raise ValueError(
-                f'invalid name for build stage: "{alias}", name can\'t start with a number or contain symbols'
-            )
+            message = f'invalid name for build stage: "{alias}", name can\'t start with a number or contain symbols'
+            raise MalformedError(message, span=alias)
     elif len(args) != 1:
         raise ValueError("FROM requires either one or three arguments")
     flags = request.flags(platform=FlagType.STRING)
@@ -213,15 +212,15 @@ def _run(request: _Request) -> df.Run:
     flags = request.flags(
         mount=FlagType.STRINGS, network=FlagType.STRING, security=FlagType.STRING, device=FlagType.STRINGS
     )
-    for device in flags.strings("device"):
-        parse_device(device)
-    for mount in flags.strings("mount"):
-        check_mount(mount)
+    _check_each(flags.strings("device"), parse_device)
+    _check_each(flags.strings("mount"), check_mount)
     network, security = flags.string("network", "default"), flags.string("security", "sandbox")
     if network not in _NETWORKS:
-        raise ValueError(f'invalid network mode "{network}"{did_you_mean(network, _NETWORKS)}')
+        reason = f'invalid network mode "{network}"{did_you_mean(network, _NETWORKS)}'
+        raise MalformedError(reason, span=network)
     if security not in _SECURITY:
-        raise ValueError(f'security "{security}" is not valid{did_you_mean(security, _SECURITY)}')
+        reason = f'security "{security}" is not valid{did_you_mean(security, _SECURITY)}'
+        raise MalformedError(reason, span=security)
     return df.Run(
         command=_command_line(request),
         mounts=flags.strings("mount"),
@@ -230,6 +229,14 @@ def _run(request: _Request) -> df.Run:
         devices=flags.strings("device"),
         **request.common,
     )
+
+
+def _check_each(values: tuple[str, ...], check: Callable[[str], object]) -> None:
+    for value in values:
+        try:
+            check(value)
+        except ValueError as error:
+            raise MalformedError(str(error), span=value) from None
 
 
 def _cmd(request: _Request) -> df.Cmd:
@@ -359,7 +366,7 @@ def _healthcheck(request: _Request) -> df.Healthcheck:
     names = ("interval", "timeout", "start-period", "start-interval", "retries")
     flags = request.flags(**dict.fromkeys(names, FlagType.STRING))
     if kind != "CMD":
-        raise ValueError(f'unknown type "{kind}" in HEALTHCHECK (try CMD)')
+        raise MalformedError(f'unknown type "{kind}" in HEALTHCHECK (try CMD)', span=request.args[0])
     command = request.command(tuple(rest))
     if not command:
         raise ValueError("missing command after HEALTHCHECK CMD")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from firekiln.dockerfile.suggestions import did_you_mean
+from firekiln.dockerfile.text import MalformedError
 
 
 class FlagType(enum.Enum):
@@ -37,25 +38,25 @@ class Flags:
 
 
 def parse_flags(given: tuple[str, ...], known: Mapping[str, FlagType]) -> Flags:
-    """ValueError with BuildKit's reason for an unknown flag, one given twice, a missing or wrong value."""
+    """MalformedError with BuildKit's reason for an unknown flag, one given twice, a missing or wrong value."""
     values: dict[str, tuple[str, ...]] = {}
     for text in given:
         name, separator, value = text.removeprefix("--").partition("=")
         if name not in known:
-            raise ValueError(f"unknown flag: --{name}{did_you_mean(name, known)}")
+            raise MalformedError(f"unknown flag: --{name}{did_you_mean(name, known)}", span=f"--{name}")
         if name in values and known[name] is not FlagType.STRINGS:
-            raise ValueError(f"duplicate flag specified: --{name}")
+            raise MalformedError(f"duplicate flag specified: --{name}", span=text)
         if known[name] is FlagType.BOOL:
             value = _bool(name, value if separator else "true")
         elif not separator:
-            raise ValueError(f"missing a value on flag: --{name}")
+            raise MalformedError(f"missing a value on flag: --{name}", span=f"--{name}")
         values[name] = (*values.get(name, ()), value)
     return Flags(values=values)
 
 
 def _bool(name: str, value: str) -> str:
     if not value:
-        raise ValueError(f"missing a value on flag: --{name}")
+        raise MalformedError(f"missing a value on flag: --{name}", span=f"--{name}")
     if value.lower() not in ("true", "false"):
-        raise ValueError(f"expecting boolean value for flag --{name}, not: {value}")
+        raise MalformedError(f"expecting boolean value for flag --{name}, not: {value}", span=value)
     return value.lower()

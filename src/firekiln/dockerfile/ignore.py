@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from e2b_dockerfile_utils import PatternMatcher
 
+from firekiln.dockerfile.text import SPACE
 from firekiln.errors import DockerfileError
 
 
@@ -53,7 +54,7 @@ def ignore_lines(text: str) -> list[str]:
     for line in text.removeprefix("\ufeff").split("\n"):
         if line.startswith("#"):
             continue
-        pattern = line.strip()
+        pattern = line.strip(SPACE)
         if pattern:
             lines.append(_clean(pattern))
     return lines
@@ -61,7 +62,7 @@ def ignore_lines(text: str) -> list[str]:
 
 def _clean(pattern: str) -> str:
     exclusion = pattern.startswith("!")
-    path = pattern[1:].strip() if exclusion else pattern
+    path = pattern[1:].strip(SPACE) if exclusion else pattern
     if path:
         path = posixpath.normpath(re.sub("/+", "/", path))
         if len(path) > 1:

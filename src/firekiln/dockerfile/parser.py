@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from firekiln.dockerfile.arguments import Arguments, parse_arguments, split_instruction
 from firekiln.dockerfile.directives import Directive, DirectiveReader, find_directives
 from firekiln.dockerfile.heredoc import Heredoc, heredocs_of
-from firekiln.dockerfile.text import SPACE, decode, encode, sound
+from firekiln.dockerfile.text import SPACE, decode, encode, sound, span_of
 from firekiln.errors import DockerfileError, Location
 
 MAX_LINE = 65_535
@@ -141,7 +141,7 @@ class _Parser:
             node = self._node(line)
             opened = self._heredocs(line) if "<<" in line and _may_have_heredocs(node) else []
         except ValueError as error:
-            raise self._error(str(error), start, self._at) from None
+            raise self._error(str(error), start, self._at, span=span_of(error)) from None
         heredocs = tuple(self._read_heredoc(heredoc, start) for heredoc in opened)
         comments = None if self._comments is None else tuple(self._comments)
         self._nodes.append(replace(node, start=start, end=self._at, heredocs=heredocs, comments=comments))
@@ -251,9 +251,11 @@ class _Parser:
     def _too_long_error(self, index: int) -> DockerfileError:
         return self._error(f"dockerfile line greater than max allowed size of {MAX_LINE}", index + 1)
 
-    def _error(self, message: str, start: int, end: int | None = None, *, hint: str | None = None) -> DockerfileError:
+    def _error(
+        self, message: str, start: int, end: int | None = None, *, span: str | None = None, hint: str | None = None
+    ) -> DockerfileError:
         location = Location(file=self._file, start=start, end=end or start)
-        return DockerfileError(message, location=location, source=self._source, hint=hint)
+        return DockerfileError(message, location=location, source=self._source, span=span, hint=hint)
 
 
 def _is_too_long(line: str) -> bool:

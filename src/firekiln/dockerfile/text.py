@@ -20,6 +20,19 @@ _UNDECODABLE = re.compile("[\ud800-\udfff]")
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
+class MalformedError(ValueError):
+    """A part of an instruction is refused; `span` is its text, for a caret under it."""
+
+    def __init__(self, message: str, *, span: str) -> None:
+        super().__init__(message)
+        self.span = span
+
+
+def span_of(error: ValueError) -> str | None:
+    """What an error is about, where it tells."""
+    return error.span if isinstance(error, MalformedError) else None
+
+
 def decode(data: bytes) -> str:
     """Bytes of a file as text; never fails."""
     return data.decode(errors="surrogateescape")

@@ -245,3 +245,20 @@ def test_a_foreign_images_bad_trigger_is_refused_where_it_is_taken(text):
     with pytest.raises(DockerfileError) as caught:
         parse_trigger(text, HERE)
     assert caught.value.location == HERE
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("FROM a\nRUN --mout=x y", "--mout"),
+        ("FROM a\nRUNN y", "RUNN"),
+        ("FROM a AS 1b", "1b"),
+        ("FROM a\nENV a=b c", "c"),
+        ("FROM a\nRUN --network=nett y", "nett"),
+        ("FROM a\nRUN --mount=from=$b y", "from=$b"),
+        ("FROM a\nHEALTHCHECK RUN x", "RUN"),
+        ("FROM a\nUSER", None),
+    ],
+)
+def test_an_error_says_which_word_is_to_blame_where_it_is_one(text, span):
+    assert refused(text).span == span
