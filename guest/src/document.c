@@ -1,0 +1,191 @@
+#include "document.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "file.h"
+
+#define VERSION 1
+
+const struct channel_config default_channel = { .name = "firekiln.agent" };
+
+static const struct {
+	const char *name;
+	int resource;
+} rlimit_names[] = {
+	{ "as", RLIMIT_AS },	       { "core", RLIMIT_CORE },		  { "cpu", RLIMIT_CPU },
+	{ "data", RLIMIT_DATA },       { "fsize", RLIMIT_FSIZE },	  { "locks", RLIMIT_LOCKS },
+	{ "memlock", RLIMIT_MEMLOCK }, { "msgqueue", RLIMIT_MSGQUEUE },	  { "nice", RLIMIT_NICE },
+	{ "nofile", RLIMIT_NOFILE },   { "nproc", RLIMIT_NPROC },	  { "rss", RLIMIT_RSS },
+	{ "rtprio", RLIMIT_RTPRIO },   { "sigpending", RLIMIT_SIGPENDING }, { "stack", RLIMIT_STACK },
+};
+
+static const struct json *array(const struct json *value, const char *key)
+{
+	const struct json *member = json_get(value, key);
+
+	return member && member->type == JSON_ARRAY ? member : NULL;
+}
+
+static int refuse(struct failure *failure, const char *what)
+{
+	return fail(failure, "document", 0, "the machine document is wrong: %s", what);
+}
+
+/* An array of strings as argv is; NULL where it is none or memory is short. */
+static char **words(const struct json *list)
+{
+	size_t count = 0;
+	char **result;
+
+	if (!list)
+		return NULL;
+	for (const struct json *item = list->first; item; item = item->next, count++)
+		if (item->type != JSON_STRING)
+			return NULL;
+	result = calloc(count + 1, sizeof *result);
+	if (!result)
+		return NULL;
+	count = 0;
+	for (const struct json *item = list->first; item; item = item->next)
+		result[count++] = (char *)item->string;
+	return result;
+}
+
+static bool read_drive(const struct json *value, struct drive *drive)
+{
+	drive->serial = json_string(value, "serial", NULL);
+	drive->index = (int)json_integer(value, "index", 0, 25, -1);
+	return drive->serial || drive->index >= 0;
+}
+
+static int read_root(const struct json *root, struct machine *machine, struct failure *failure)
+{
+	const struct json *layers = array(root, "layers"), *scratch = json_get(root, "scratch");
+
+	if (!layers)
+		return refuse(failure, "no root.layers");
+	for (const struct json *item = layers->first; item; item = item->next) {
+		if (machine->layer_count == MAX_LAYERS)
+			return refuse(failure, "too many layers");
+		if (!read_drive(item, &machine->layers[machine->layer_count++]))
+			return refuse(failure, "a layer without serial or index");
+	}
+	machine->has_scratch = scratch && scratch->type != JSON_NULL;
+	if (machine->has_scratch && !read_drive(scratch, &machine->scratch))
+		return refuse(failure, "a scratch drive without serial or index");
+	return 0;
+}
+
+static int read_channel(const struct json *channel, struct machine *machine, struct failure *failure)
+{
+	const char *type = json_string(channel, "type", "virtio-serial");
+
+	machine->channel = default_channel;
+	if (!strcmp(type, "virtio-serial")) {
+		machine->channel.name = json_string(channel, "name", default_channel.name);
+		return 0;
+	}
+	if (!strcmp(type, "vsock")) {
+		machine->channel.name = NULL;
+		machine->channel.port = (unsigned)json_integer(channel, "port", 1, INT_MAX, 1024);
+		return 0;
+	}
+	return refuse(failure, "a channel of unknown type");
+}
+
+static int read_network(const struct json *network, struct machine *machine, struct failure *failure)
+{
+	const struct json *interfaces = array(network, "interfaces");
+
+	for (const struct json *item = interfaces ? interfaces->first : NULL; item; item = item->next) {
+		struct interface *interface = &machine->interfaces[machine->interface_count];
+
+		if (machine->interface_count++ == MAX_INTERFACES)
+			return refuse(failure, "too many interfaces");
+		interface->name = json_string(item, "name", "eth0");
+		interface->address = json_string(item, "address", NULL);
+		interface->netmask = json_string(item, "netmask", NULL);
+		interface->gateway = json_string(item, "gateway", NULL);
+		interface->mtu = (int)json_integer(item, "mtu", 68, 65535, 0);
+		if (!interface->address || !interface->netmask)
+			return refuse(failure, "an interface without address and netmask");
+	}
+	machine->nameservers = array(network, "nameservers");
+	machine->search = array(network, "search");
+	machine->options = array(network, "options");
+	machine->hosts = array(network, "hosts");
+	return 0;
+}
+
+static int read_rlimits(const struct json *limits, struct process_config *process, struct failure *failure)
+{
+	for (const struct json *item = limits ? limits->first : NULL; item; item = item->next) {
+		const char *name = json_string(item, "name", "");
+		struct rlimit_config *limit = &process->rlimits[process->rlimit_count];
+		size_t known = sizeof rlimit_names / sizeof *rlimit_names, i = 0;
+
+		while (i < known && strcmp(name, rlimit_names[i].name))
+			i++;
+		if (i == known || process->rlimit_count++ == MAX_RLIMITS)
+			return refuse(failure, "an unknown resource limit");
+		limit->resource = rlimit_names[i].resource;
+		limit->soft = (unsigned long long)json_integer(item, "soft", 0, LLONG_MAX, -1);
+		limit->hard = (unsigned long long)json_integer(item, "hard", 0, LLONG_MAX, -1);
+	}
+	return 0;
+}
+
+static int read_process(const struct json *value, struct process_config *process, struct failure *failure)
+{
+	process->argv = words(array(value, "argv"));
+	process->env = words(array(value, "env"));
+	if (!process->argv || !process->argv[0] || !process->env)
+		return refuse(failure, "process.argv or process.env");
+	process->user = json_string(value, "user", "");
+	process->cwd = json_string(value, "cwd", "/");
+	process->stop_signal = (int)json_integer(value, "stop_signal", 1, 64, 15);
+	process->stop_timeout_ms = json_integer(value, "stop_timeout_ms", 0, INT_MAX, 10000);
+	process->open_stdin = json_true(value, "stdin");
+	return read_rlimits(array(value, "rlimits"), process, failure);
+}
+
+int document_parse(char *text, size_t length, struct machine *machine, struct failure *failure)
+{
+	size_t count = length / 2 + 2; /* no value is shorter than a byte and its comma */
+	struct json *nodes = malloc(count * sizeof *nodes);
+	const struct json *document;
+
+	memset(machine, 0, sizeof *machine);
+	machine->channel = default_channel;
+	if (!nodes)
+		return fail(failure, "document", ENOMEM, "the machine document");
+	document = json_parse(text, length, nodes, count);
+	if (!document)
+		return refuse(failure, "no JSON");
+	if (json_integer(document, "version", 1, INT_MAX, 0) != VERSION)
+		return refuse(failure, "another version than 1");
+	machine->hostname = json_string(document, "hostname", "localhost");
+	machine->time_ns = json_integer(document, "time_ns", 0, LLONG_MAX, 0);
+	machine->handshake_ms = json_integer(document, "handshake_ms", 0, 60000, 100);
+	if (read_channel(json_get(document, "channel"), machine, failure) ||
+	    read_root(json_get(document, "root"), machine, failure) ||
+	    read_network(json_get(document, "network"), machine, failure))
+		return -1;
+	return read_process(json_get(document, "process"), &machine->process, failure);
+}
+
+int document_read(const char *path, struct machine *machine, struct failure *failure)
+{
+	size_t length;
+	char *text = file_read(path, DOCUMENT_LIMIT, &length);
+
+	machine->channel = default_channel;
+	if (!text)
+		return fail(failure, "document", errno, "%s", path);
+	return document_parse(text, length, machine, failure);
+}

@@ -1,0 +1,42 @@
+#include "modules.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "log.h"
+
+#define LIST "/firekiln/modules.list"
+#define LIST_LIMIT (1 << 20)
+
+static void load(const char *name, const char *parameters)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof path, "/firekiln/modules/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST))
+		log_line(LOG_LEVEL_WARNING, "module %s: %s", name, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+void modules_load(void)
+{
+	size_t length;
+	char *list = file_read(LIST, LIST_LIMIT, &length), *rest = list, *line;
+
+	while (rest && (line = strsep(&rest, "\n"))) {
+		char *name = strsep(&line, " ");
+
+		if (*name)
+			load(name, line ? line : "");
+	}
+	free(list);
+}

@@ -1,0 +1,33 @@
+/* The frames of PROTOCOL.md, version 1. */
+#ifndef FIREKILN_PROTOCOL_H
+#define FIREKILN_PROTOCOL_H
+
+#define PROTOCOL_VERSION 1
+#define PROTOCOL_OLDEST 1
+
+#define HEADER_SIZE 8
+#define PAYLOAD_LIMIT 65536
+#define CONTROL_LIMIT 16384
+#define STDIN_WINDOW 65536
+
+#define PROCESS_NONE 0 /* the connection itself */
+#define PROCESS_MAIN 1
+
+enum frame_type {
+	FRAME_HELLO = 0x01,
+	FRAME_PING = 0x02,
+	FRAME_PONG = 0x03,
+	FRAME_LOG = 0x04,
+	FRAME_SHUTDOWN = 0x05,
+	FRAME_STARTED = 0x11,
+	FRAME_EXITED = 0x12,
+	FRAME_FAILED = 0x13,
+	FRAME_SIGNAL = 0x14,
+	FRAME_STOP = 0x15,
+	FRAME_STDIN = 0x20,
+	FRAME_STDOUT = 0x21,
+	FRAME_STDERR = 0x22,
+	FRAME_CREDIT = 0x23,
+};
+
+#endif
