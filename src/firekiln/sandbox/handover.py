@@ -1,0 +1,148 @@
+"""A step's mounts, made ready in the process that runs builds: what the spawner can attach, and the request for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, assert_never
+
+from firekiln.errors import SandboxError
+from firekiln.rootfs.tree import Tree
+from firekiln.sandbox import agent, mounts
+from firekiln.sandbox.launcher import Launcher
+from firekiln.sandbox.materialize import materialize
+from firekiln.sandbox.request import Attached, Mount, Request, Stack, Tmpfs
+from firekiln.sandbox.step import (
+    FileMount,
+    FolderMount,
+    LayersMount,
+    ScratchMount,
+    SocketMount,
+    Step,
+    StepMount,
+    TreeMount,
+)
+from firekiln.sandbox.upper import Area
+
+CA_BUNDLE: Final = "/dev/firekiln/ca.pem"
+"""On the step's own tmpfs, so that nothing of it can stay in a layer."""
+CA_VARIABLES: Final = (
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+)
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+
+
+@dataclass(slots=True)
+class _Handover:
+    """Mounts made so far. `held` closes them: the step has its own copies by then."""
+
+    launcher: Launcher
+    area: Area
+    held: ExitStack
+    descriptors: list[int] = field(default_factory=list)
+
+    def attached(self, target: str, mount: int, *, source: str | None = None, readonly: bool = False) -> Attached:
+        self.held.callback(os.close, mount)
+        self.descriptors.append(mount)
+        return Attached(target=target, descriptor=len(self.descriptors) - 1, source=source, readonly=readonly)
+
+    def made(self, number: int, mount: StepMount) -> Mount:
+        match mount:
+            case LayersMount(target=target, layers=layers, source=source, readonly=readonly):
+                name = None if readonly else f"mount{number}"
+                if name:
+                    self.area.add(name)
+                return Stack(target=target, layers=self.launcher.layers(layers), source=source, upper=name)
+            case TreeMount(target=target, tree=tree, source=source, readonly=readonly):
+                return self.attached(target, _of_tree(tree), source=source, readonly=readonly)
+            case FolderMount(target=target, folder=folder, readonly=readonly):
+                return self.attached(target, mounts.clone(folder, readonly=readonly))
+            case ScratchMount(target=target, size=size):
+                return Tmpfs(target=target, size=size)
+            case FileMount(target=target):
+                return self.attached(target, _of_file(mount), source="file", readonly=True)
+            case SocketMount(target=target, socket=socket, mode=mode, uid=uid, gid=gid):
+                place = mounts.tmpfs(size=1 << 16)
+                attached = self.attached(target, place, source="agent")
+                self.held.enter_context(agent.forwarding(socket, place, "agent", mode=mode, uid=uid, gid=gid))
+                return attached
+            case _ as never:
+                assert_never(never)
+
+
+@contextmanager
+def handed_over(step: Step, area: Area, launcher: Launcher) -> Iterator[tuple[Request, Sequence[int]]]:
+    """The request for `step`, and the mounts that it counts, open until the context is left.
+
+    SandboxError where something that the step asks for is not there or cannot be mounted.
+    """
+    with ExitStack() as held:
+        handover = _Handover(launcher, area, held)
+        try:
+            made = [handover.made(number, mount) for number, mount in enumerate(step.mounts)]
+            if step.ca_bundle is not None:
+                made.append(handover.attached(CA_BUNDLE, mounts.clone(step.ca_bundle, readonly=True)))
+        except OSError as error:
+            raise SandboxError(f"cannot prepare a mount of the step: {error}") from error
+        yield _request(step, launcher.layers(step.layers), tuple(made)), handover.descriptors
+
+
+def _request(step: Step, layers: tuple[int, ...], made: tuple[Mount, ...]) -> Request:
+    return Request(
+        layers=layers,
+        args=step.args,
+        env=_environment(step),
+        cwd=step.cwd or "/",
+        user=step.user or "",
+        mounts=made,
+        private_network=step.network == "none",
+        insecure=step.insecure,
+        hostname=step.hostname,
+        hosts=_hosts(step),
+        resolv_conf=RESOLV_CONF.read_text(errors="surrogateescape") if RESOLV_CONF.is_file() else "",
+    )
+
+
+def _environment(step: Step) -> tuple[str, ...]:
+    if step.ca_bundle is None:
+        return step.env
+    named = {entry.partition("=")[0] for entry in step.env}
+    return (*step.env, *(f"{name}={CA_BUNDLE}" for name in CA_VARIABLES if name not in named))
+
+
+def _hosts(step: Step) -> str:
+    """BuildKit's lines."""
+    lines = [f"127.0.0.1\tlocalhost {step.hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    return "\n".join([*lines, *(f"{address}\t{name}" for name, address in step.extra_hosts.items()), ""])
+
+
+def _of_tree(tree: Tree) -> int:
+    mount = mounts.tmpfs()
+    try:
+        materialize(tree, mount)
+    except BaseException:
+        os.close(mount)
+        raise
+    return mount
+
+
+def _of_file(wanted: FileMount) -> int:
+    mount = mounts.tmpfs(swap=False)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open("file", flags, 0o600, dir_fd=mount), "wb") as file:
+            file.write(wanted.data)
+            os.fchown(file.fileno(), wanted.uid, wanted.gid)
+            os.fchmod(file.fileno(), wanted.mode)
+    except BaseException:
+        os.close(mount)
+        raise
+    return mount
