@@ -15,7 +15,22 @@ from firekiln.build.ops.patterns import Filter
 from firekiln.build.ops.selection import EMPTY, clean, find, select
 from firekiln.build.ops.upper import shown
 from firekiln.errors import BuildError
-from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout, walk
+from firekiln.rootfs.content import ShortSourceError, Sources, read_exactly
+from firekiln.rootfs.tree import (
+    CHUNK,
+    BytesSource,
+    Device,
+    Directory,
+    Fifo,
+    File,
+    Meta,
+    Node,
+    Socket,
+    Symlink,
+    Tree,
+    Whiteout,
+    walk,
+)
 
 
 def copy_key(action: Copy, tree: Tree | None) -> str:
@@ -76,27 +91,26 @@ def _entries(directory: Directory, prefix: bytes) -> list[tuple[bytes, Node]]:
 def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
     digest = hashlib.sha256()
     numbers: dict[int, int] = {}
-    for path, node in entries:
-        known = numbers.get(id(node))
-        if known is None:
-            numbers[id(node)] = len(numbers)
-        try:
-            detail = _detail(node) if known is None else b"=%d" % known
-        except OSError as error:
-            raise BuildError(f"cannot read {shown(path.lstrip(b'/'))}: {error.strerror or error}") from None
-        digest.update(b"%d:%s%d:%s" % (len(path), path, len(detail), detail))
+    with Sources() as opened:
+        for path, node in entries:
+            known = numbers.get(id(node))
+            if known is None:
+                numbers[id(node)] = len(numbers)
+            try:
+                detail = _detail(node, opened) if known is None else b"=%d" % known
+            except (OSError, ShortSourceError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it has become shorter"
+                raise BuildError(f"cannot read {shown(path.lstrip(b'/'))}: {reason}") from None
+            digest.update(b"%d:%s%d:%s" % (len(path), path, len(detail), detail))
     return f"sha256:{digest.hexdigest()}"
 
 
-def _detail(node: Node) -> bytes:  # noqa: PLR0911 - one case for each kind of node
+def _detail(node: Node, opened: Sources) -> bytes:  # noqa: PLR0911 - one case for each kind of node
     match node:
         case Whiteout():
             return b"whiteout"
         case File():
-            content = hashlib.sha256()
-            for chunk in node.chunks():
-                content.update(chunk)
-            return b"file" + _meta(node.meta) + content.digest()
+            return b"file" + _meta(node.meta) + _content(node, opened)
         case Symlink():
             return b"link" + _meta(node.meta) + node.target
         case Device():
@@ -109,6 +123,28 @@ def _detail(node: Node) -> bytes:  # noqa: PLR0911 - one case for each kind of n
             return b"sock" + _meta(node.meta)
         case _:
             assert_never(node)
+
+
+def _content(file: File, opened: Sources) -> bytes:
+    """The digest of a file's content, holes as zeros. A source that many files share is opened once."""
+    content = hashlib.sha256()
+    position = 0
+    for start, length, source, offset in file.extents:
+        _zeros(content, start - position)
+        position = start + length
+        if isinstance(source, BytesSource):
+            content.update(source.data[offset : offset + length])
+            continue
+        fd = opened.fd(source)
+        for done in range(0, length, CHUNK):
+            content.update(read_exactly(fd, min(CHUNK, length - done), offset + done))
+    _zeros(content, file.size - position)
+    return content.digest()
+
+
+def _zeros(content: hashlib._Hash, length: int) -> None:
+    for done in range(0, length, CHUNK):
+        content.update(bytes(min(CHUNK, length - done)))
 
 
 def _meta(meta: Meta) -> bytes:
