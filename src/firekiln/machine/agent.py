@@ -181,24 +181,24 @@ class Agent:
         return []
 
     def _event(self, frame: Frame) -> Event | None:
+        event: Event | None = None
         match frame.type:
-            case FrameType.STDOUT:
-                return Output(fd=1, data=frame.payload, process=frame.process)
-            case FrameType.STDERR:
-                return Output(fd=2, data=frame.payload, process=frame.process)
+            case FrameType.STDOUT | FrameType.STDERR:
+                fd: Literal[1, 2] = 1 if frame.type == FrameType.STDOUT else 2
+                event = Output(fd=fd, data=frame.payload, process=frame.process)
             case FrameType.PONG:
-                return Pong(payload=frame.payload)
+                event = Pong(payload=frame.payload)
             case FrameType.PING:
                 self._send(Frame(FrameType.PONG, frame.payload))
-                return None
             case FrameType.CREDIT:
-                return self._credit(frame)
+                self._credit(frame)
             case FrameType.HELLO:
-                return self._hello(protocol.parse_control(frame))
-            case FrameType.LOG | FrameType.STARTED | FrameType.EXITED | FrameType.FAILED:
-                return self._news(frame, protocol.parse_control(frame))
-            case _:
-                return None  # a later version's
+                event = self._hello(protocol.parse_control(frame))
+            case FrameType.LOG:
+                event = Log(message=_text(protocol.parse_control(frame), "message"))
+            case FrameType.STARTED | FrameType.EXITED | FrameType.FAILED:
+                event = self._news(frame, protocol.parse_control(frame))
+        return event  # nothing for a type of a later version
 
     def _hello(self, fields: Mapping[str, Any]) -> Hello:
         newest, oldest = _integer(fields, "protocol", 1), _integer(fields, "oldest", 1)
@@ -209,12 +209,9 @@ class Agent:
         return Hello(protocol=spoken, uptime_ms=_integer(fields, "uptime_ms"))
 
     def _news(self, frame: Frame, fields: Mapping[str, Any]) -> Event:
-        match frame.type:
-            case FrameType.LOG:
-                return Log(message=_text(fields, "message"))
-            case FrameType.STARTED:
-                pid, uid = _integer(fields, "pid", 1), _integer(fields, "uid")
-                return Started(pid=pid, uid=uid, uptime_ms=_integer(fields, "uptime_ms"), process=frame.process)
+        if frame.type == FrameType.STARTED:
+            pid, uid = _integer(fields, "pid", 1), _integer(fields, "uid")
+            return Started(pid=pid, uid=uid, uptime_ms=_integer(fields, "uptime_ms"), process=frame.process)
         if frame.process == MAIN:
             self.shutdown()  # the acknowledgement that the guest's power-off waits for
         return _failed(frame, fields) if frame.type == FrameType.FAILED else _exited(frame, fields)

@@ -10,6 +10,7 @@ line) is carried as Python holds it, with lone surrogates U+DC80…U+DCFF, which
 from __future__ import annotations
 
 import json
+import posixpath
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,7 +198,7 @@ class Process:
             argv=_argv(config, overrides),
             env=_environment(config.env, overrides.env, hostname),
             user=config.user if overrides.user is None else overrides.user,
-            cwd=cwd,
+            cwd="/" + posixpath.normpath(cwd).lstrip("/"),
             stop_signal=signal_number(overrides.stop_signal or config.stop_signal or "SIGTERM"),
             stop_timeout_ms=overrides.stop_timeout_ms,
             stdin=overrides.stdin,

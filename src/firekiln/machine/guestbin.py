@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.resources import files
 from pathlib import Path
+
+from firekiln.errors import MachineError, MissingProgramError
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_HINT = "apt-get install make musl-tools, or install a wheel of firekiln, which has it inside"
 
 
 def pid1_path(architecture: str) -> Path:
     """The static PID 1 for an OCI architecture (`amd64`, `arm64`).
 
     It comes with the wheel; in a checkout it is compiled when it is absent or older than its sources. MachineError
-    with a hint where neither gives one.
+    or MissingProgramError, with a hint, where neither gives one.
     """
-    raise NotImplementedError
+    machine = _MACHINES.get(architecture)
+    if machine is None:
+        raise MachineError(f"there is no guest for {architecture}", hint="machines are linux/amd64 or linux/arm64")
+    package = Path(str(files("firekiln.machine")))
+    binary = package / "guest-bin" / f"init-{machine}"
+    guest = package.parents[2] / "guest"
+    if (guest / "Makefile").is_file():
+        if not _is_newer(binary, guest):
+            _compile(guest, binary, machine)
+    elif not binary.is_file():
+        raise MachineError(f"this installation has no guest for {architecture}: {binary}", hint=_HINT)
+    return binary
+
+
+def _is_newer(binary: Path, guest: Path) -> bool:
+    """Whether the binary is younger than all of its sources: make's own question, without the 20 ms of starting it."""
+    try:
+        made = binary.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    return all(path.stat().st_mtime_ns < made for path in (guest / "Makefile", *(guest / "src").iterdir()))
+
+
+def _compile(guest: Path, binary: Path, machine: str) -> None:
+    argv = ["make", "-s", "-C", str(guest), f"OUT={binary.parent}", f"ARCH={machine}", f"PYTHON={sys.executable}"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MissingProgramError("make is needed to compile the guest", hint=_HINT) from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["make failed"]
+        raise MachineError(f"the guest could not be compiled: {lines[0]}", hint=_HINT)

@@ -1,0 +1,42 @@
+"""Hatchling's build hook: compiles the guest's PID 1 into the package and tags the wheel by platform.
+
+The wheel holds no code that is loaded into Python, so any interpreter will do (py3-none); the PID 1 is static, so that
+manylinux's oldest tag is true of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's generic parameter is its own affair
+    """Runs for wheels only, editable ones included; `FIREKILN_GUEST_ARCH` names another architecture (aarch64)."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+        if self.target_name != "wheel":
+            return
+        machine = os.environ.get("FIREKILN_GUEST_ARCH") or os.uname().machine
+        self._compile(machine)
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-manylinux2014_{machine}"
+
+    def _compile(self, machine: str) -> None:
+        root = Path(self.root)
+        out = root / "src" / "firekiln" / "machine" / "guest-bin"
+        argv = ["make", "-s", "-C", str(root / "guest")]
+        argv += [f"OUT={out}", f"ARCH={machine}", f"PYTHON={sys.executable}"]
+        try:
+            subprocess.run(argv, check=True)
+        except FileNotFoundError:
+            raise SystemExit("firekiln: make is needed to compile the guest: apt-get install make musl-tools") from None
+        except subprocess.CalledProcessError:
+            raise SystemExit(
+                "firekiln: the guest could not be compiled (see above): "
+                "apt-get install musl-tools, or pip install ziglang"
+            ) from None
