@@ -267,3 +267,6 @@ def _located(vertex: Vertex) -> Iterator[None]:
         raise
     except (RootfsError, SandboxError) as error:
         raise BuildError(error.message, location=vertex.location, hint=error.hint) from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise BuildError(f"{place}{(error.strerror or str(error)).lower()}", location=vertex.location) from error

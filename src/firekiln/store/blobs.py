@@ -9,14 +9,14 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from firekiln.errors import StoreError
 from firekiln.oci import digest as digests
 from firekiln.rootfs.tree import CHUNK
-from firekiln.store.durable import fsync_directory, fsync_file, store_errors
+from firekiln.store.durable import fsync_directory, fsync_file, store_errors, write_all
 from firekiln.store.temporary import Temporary
 
 
@@ -67,10 +67,13 @@ class Blobs:
             return known
         with self.spool() as path:
             found = hashlib.sha256()
-            with store_errors(path, "cannot write"), path.open("xb") as file:
-                for chunk in chunks:
+            with ExitStack() as stack:
+                with store_errors(path, "cannot write"):
+                    file = stack.enter_context(path.open("xb", buffering=0))
+                for chunk in chunks:  # whose errors are not the store's
                     found.update(chunk)
-                    file.write(chunk)
+                    with store_errors(path, "cannot write"):
+                        write_all(file.fileno(), chunk)
             actual = "sha256:" + found.hexdigest()
             if digest is not None and actual != digest:
                 raise StoreError(f"content has digest {actual}, not {digest} as expected")

@@ -53,6 +53,18 @@ def fsync_file(path: Path) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """All of `data`, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, was too small."""
+    return error.errno in _FULL
+
+
 def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
     """Put `data` at `path`, atomically and durably; `temporary` is a folder on the same file system."""
     scratch = temporary / f"{path.name}.{secrets.token_hex(6)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from firekiln.errors import StoreError
 from firekiln.rootfs.tree import Tree
 from firekiln.store.blobs import Blob, Blobs
-from firekiln.store.durable import store_errors
+from firekiln.store.durable import is_full, store_error, store_errors
 from firekiln.store.index import Index
 
 
@@ -78,11 +78,18 @@ class Layers:
 
 
 def write_layer(tree: Tree, path: Path) -> Layer:
-    """Write a Tree to a new file, which is neither fsynced nor bears its final name."""
+    """Write a Tree to a new file, which is neither fsynced nor bears its final name.
+
+    StoreError where the disk is full; other OSErrors are those of the Tree's sources.
+    """
     from firekiln.rootfs import erofs  # noqa: PLC0415 - a fully cached build needs no writer
 
-    with store_errors(path.parent, "cannot write a layer below"):
+    try:
         written = erofs.write(tree, path)
+    except OSError as error:
+        if is_full(error):
+            raise store_error(error, path, "cannot write the layer") from error
+        raise
     return Layer(digest=written.digest, size=written.size, path=path)
 
 
