@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from firekiln.errors import UsageError
+from firekiln.errors import FirekilnError, UsageError
 
 if TYPE_CHECKING:
     from firekiln.machine.log import Stream
@@ -33,7 +33,8 @@ NOT_FOR_MACHINES = (
 NOT_YET = (
     "-i/--interactive -t/--tty -a/--attach -v/--volume --mount --tmpfs --read-only --network --restart --init "
     "--add-host --dns --dns-search --pull --platform -l/--label --label-file --ulimit --sysctl --shm-size "
-    "-P/--publish-all --health-cmd --no-healthcheck --expose --ip --mac-address --log-driver --log-opt --annotation --group-add --domainname"
+    "-P/--publish-all --health-cmd --no-healthcheck --expose --ip --mac-address --log-driver --log-opt --annotation "
+    "--group-add --domainname"
 ).split()
 """Docker's flags that a machine will have, and has not yet."""
 
@@ -106,9 +107,14 @@ def run(ctx: click.Context, /, detach: bool, cidfile: str | None, **given: Any) 
     """
     from firekiln.store import Store  # noqa: PLC0415 - imported when used
 
-    options = run_options(**given)
-    with Store.open(ctx.obj["root"]) as store, _CidFile(cidfile) as cid:
-        status = _detached(store, options, cid) if detach else _foreground(store, options, cid)
+    try:
+        options = run_options(**given)
+        with Store.open(ctx.obj["root"]) as store, _CidFile(cidfile) as cid:
+            status = _detached(store, options, cid) if detach else _foreground(store, options, cid)
+    except FirekilnError as error:
+        if error.exit_status == FirekilnError.exit_status:
+            error.exit_status = UsageError.exit_status  # what is not the command's own failure ends with 125
+        raise
     ctx.exit(status)
 
 

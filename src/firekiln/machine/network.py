@@ -20,7 +20,7 @@ LOOPBACK = IPv4Address("127.0.0.1")
 whole network reaches should be asked for (`-p 0.0.0.0:80:80`)."""
 
 _PUBLISH = re.compile(
-    r"(?:(?P<ip>[0-9.]+):)?(?:(?P<host>[0-9]+(?:-[0-9]+)?)?:)?(?P<guest>[0-9]+(?:-[0-9]+)?)(?:/(?P<protocol>\w+))?"
+    r"(?:(?P<ip>[0-9]+\.[0-9.]+):)?(?:(?P<host>[0-9]+(?:-[0-9]+)?)?:)?(?P<guest>[0-9]+(?:-[0-9]+)?)(?:/(?P<protocol>\w+))?"
 )
 _LOWEST, _HIGHEST = 1, 65535
 _SOCKET_TYPE = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

@@ -1,0 +1,103 @@
+import json
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from firekiln.errors import MachineError
+from firekiln.machine.qemu import kernel_command_line, qemu_argv
+from firekiln.machine.settings import Settings
+from firekiln.machine.spec import GIB, BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.tsc import host_tsc_khz
+
+
+def spec(**changes):
+    port = PublishedPort(host_ip=IPv4Address("127.0.0.1"), host_port=8080, guest_port=80)
+    dns = PublishedPort(host_ip=IPv4Address("0.0.0.0"), host_port=5353, guest_port=53, protocol="udp")
+    made = {
+        "name": "steady",
+        "architecture": "amd64",
+        "kernel": Path("/k/vmlinux"),
+        "initramfs": Path("/m/initramfs"),
+        "drives": (
+            BlockDevice(serial="layer0", path=Path("/blobs/with,comma"), readonly=True),
+            BlockDevice(serial="scratch", path=Path("/m/scratch"), readonly=False),
+        ),
+        "network": UserNetwork(mac="52:54:00:01:02:03", ports=(port, dns)),
+    }
+    return MachineSpec(**{**made, **changes})
+
+
+def argv(made, accelerator="tcg"):
+    return qemu_argv(made, accelerator=accelerator, tsc_khz=2_600_000, channel_fd=7)
+
+
+def values(words, option):
+    return [words[index + 1] for index, word in enumerate(words) if word == option]
+
+
+def test_the_machine_is_a_microvm_without_what_a_service_does_not_need():
+    words = argv(spec(vcpus=2, memory=GIB))
+    assert values(words, "-M") == ["microvm,x-option-roms=off,isa-serial=on,rtc=on"]
+    assert values(words, "-accel") == ["tcg"]
+    assert values(words, "-smp") == ["2"]
+    assert values(words, "-m") == ["1024M"]
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(words)
+
+
+def test_layers_cannot_be_written_and_a_comma_in_a_path_does_no_harm():
+    layer, scratch = (json.loads(text) for text in values(argv(spec()), "-blockdev"))
+    assert (layer["read-only"], layer["file"]["filename"]) == (True, "/blobs/with,comma")
+    assert (scratch["read-only"], scratch["discard"]) == (False, "unmap")
+    assert "virtio-blk-device,drive=layer0,serial=layer0" in values(argv(spec()), "-device")
+
+
+def test_published_ports_are_forwarded_to_the_guests_address():
+    (network,) = values(argv(spec()), "-netdev")
+    assert "hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80" in network
+    assert "hostfwd=udp:0.0.0.0:5353-10.0.2.15:53" in network
+
+
+def test_a_machine_without_network_has_no_network_device():
+    assert values(argv(spec(network=None)), "-netdev") == []
+
+
+def test_the_agents_channel_is_the_inherited_socket():
+    assert values(argv(spec()), "-chardev") == ["socket,id=agent,fd=7"]
+    assert "virtserialport,chardev=agent,name=firekiln.agent" in values(argv(spec()), "-device")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "vcpus", "expected"),
+    [
+        ("tcg", 1, {"tsc_early_khz=2600000", "tsc=reliable", "no_timer_check", "nolapic_timer"}),
+        ("tcg", 2, {"tsc_early_khz=2600000", "tsc=reliable", "no_timer_check"}),
+        ("kvm", 1, set()),
+    ],
+)
+def test_only_tcg_is_told_the_frequency_of_its_clock(accelerator, vcpus, expected):
+    line = kernel_command_line(spec(vcpus=vcpus), accelerator=accelerator, tsc_khz=2_600_000)
+    timing = {word for word in line.split() if word.startswith(("tsc", "no_timer", "nolapic"))}
+    assert timing == expected
+    assert {"reboot=t", "panic=-1", "net.ifnames=0", "console=ttyS0"} <= set(line.split())
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(MachineError, match="linux/arm64 cannot be run yet"):
+        argv(spec(architecture="arm64"))
+
+
+def test_settings_survive_being_kept():
+    settings = Settings(
+        spec=spec(command_line=("a=b",)), kernel_digest="sha256:00", stop_signal=15, stop_timeout=2.5, auto_remove=True
+    )
+    assert Settings.decode(settings.encode()) == settings
+    alone = Settings(spec=spec(network=None), kernel_digest="", stop_signal=9, stop_timeout=-1)
+    assert Settings.decode(alone.encode()) == alone
+
+
+def test_the_hosts_clock_is_measured_alike_twice():
+    first, second = host_tsc_khz(), host_tsc_khz()
+    if first is None or second is None:
+        pytest.skip("no RDTSC here")
+    assert abs(first - second) < first / 1000
