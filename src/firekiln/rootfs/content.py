@@ -124,7 +124,7 @@ class SequentialFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._follower.finish()
+        self._follower.abandon()
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -189,6 +189,7 @@ class _Follower:
         self._grown = threading.Condition()
         self._end = 0
         self._finished = False
+        self._abandoned = False
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
 
@@ -199,6 +200,10 @@ class _Follower:
         with self._grown:
             self._end = end
             self._grown.notify()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.finish()
 
     def finish(self) -> str:
         with self._grown:
@@ -213,8 +218,8 @@ class _Follower:
         buffer = memoryview(bytearray(CHUNK))
         position = 0
         try:
-            while (end := self._wait(position)) > position:
-                while position < end:
+            while (end := self._wait(position)) > position and not self._abandoned:
+                while position < end and not self._abandoned:
                     count = os.preadv(self._fd, [buffer[: min(CHUNK, end - position)]], position)
                     assert count, "a file shrank while it was written"
                     self._digest.update(buffer[:count])

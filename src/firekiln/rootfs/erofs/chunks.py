@@ -13,6 +13,8 @@ from firekiln.rootfs.tree import File
 
 _ENTRY = 4
 _MAX_ENTRIES = 1 << 24
+_MAX_ZEROS = 1 << 30
+"""Bytes of zeros that an image may store for one file because its data are scattered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,9 @@ def chunk_table(file: File) -> ChunkTable | None:
             best = table
         if table.count == 1:
             break
-    if best is None:
-        raise RootfsError(f"a sparse file of {file.size} bytes is more than EROFS can hold")
+    held = sum(extent.length for extent in file.extents)
+    if best is None or best.blocks * BLOCK > held + _MAX_ZEROS:
+        raise RootfsError(f"a sparse file of {file.size} bytes with data so scattered is more than EROFS can hold")
     return best if best.size + best.blocks * BLOCK < round_up(file.size, BLOCK) else None
 
 
