@@ -17,9 +17,9 @@ from firekiln.build.context import LocalContext
 from firekiln.build.engine import BuildRequest, Engine
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.ops.execute import ExecOptions
-from firekiln.build.plan import PlanOptions
+from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import Runner
-from firekiln.build.sources import BootstrapSource, ImageSource, StoreSource
+from firekiln.build.sources import BootstrapSource, ImageSource, Resolver, StoreSource
 from firekiln.dockerfile import read_ignore
 from firekiln.errors import BuildError, UsageError
 from firekiln.oci.platform import Platform
@@ -105,7 +105,7 @@ def build(
         options=PlanOptions(
             build_args=arguments,
             target=target,
-            platform=_platform(platform),
+            platform=parse_platform(platform),
             labels=labels or {},
             contexts=contexts or {},
             no_cache=no_cache if isinstance(no_cache, bool) else frozenset(stage.lower() for stage in no_cache),
@@ -131,6 +131,15 @@ def build(
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
+
+
+@contextlib.contextmanager
+def base_configs(store: str | Path | None = None) -> Iterator[BaseConfigs]:
+    """What `plan` asks for base images, answered by the store and whatever makes or fetches bases."""
+    with Store.open(store) as opened:
+        events = Events()
+        resolver = Resolver(_sources(opened, events, pull=False), events)
+        yield lambda reference, platform: resolver.resolve(reference, platform).image
 
 
 def _dockerfile(dockerfile: str | Path | bytes | None, folder: Path | None) -> tuple[bytes, str, Path | None]:
@@ -180,7 +189,8 @@ def _ignored(context: LocalContext) -> Callable[[str], bool] | None:
     return read_ignore(context.ignore, file=context.ignore_file).matches
 
 
-def _platform(text: str | None) -> Platform | None:
+def parse_platform(text: str | None) -> Platform | None:
+    """`--platform`. UsageError where it is none."""
     try:
         return Platform.parse(text) if text else None
     except ValueError as error:

@@ -14,6 +14,7 @@ from typing import TypedDict, Unpack
 import click
 
 from firekiln import api
+from firekiln.cli.options import build_arguments
 from firekiln.cli.progress import MODES, display
 from firekiln.errors import UsageError
 
@@ -79,7 +80,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> None:
             dockerfile=dockerfile,
             tags=options["tags"],
             target=options["target"],
-            build_args=_arguments(options["build_args"]),
+            build_args=build_arguments(options["build_args"]),
             labels=_pairs("--label", options["labels"], missing=""),
             contexts=_pairs("--build-context", options["contexts"]),
             platform=options["platform"],
@@ -137,20 +138,6 @@ def _stdin() -> bytes:
             "a tar archive as the build context is not supported yet", hint="unpack it and give the folder"
         )
     return data
-
-
-def _arguments(texts: Sequence[str]) -> dict[str, str]:
-    """--build-arg: a name alone takes its value from the environment, and is nothing where it has none there."""
-    made: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name:
-            raise UsageError(f"--build-arg {text}: a name is missing")
-        if equals:
-            made[name] = value
-        elif name in os.environ:
-            made[name] = os.environ[name]
-    return made
 
 
 def _pairs(option: str, texts: Sequence[str], *, missing: str | None = None) -> Mapping[str, str]:

@@ -14,13 +14,19 @@ from firekiln.version import __version__
 VERBS: dict[str, str] = {
     # verb: "module:command", imported when the verb is used
     "build": "build:build",
+    "dockerfile": "dockerfile:dockerfile",
+    "history": "images:history",
+    "images": "images:images",
+    "inspect": "images:inspect",
     "kernel": "kernel:kernel",
     "kill": "machines:kill",
     "logs": "machines:logs",
     "ps": "machines:ps",
     "rm": "machines:rm",
+    "rmi": "images:rmi",
     "run": "run:run",
     "stop": "machines:stop",
+    "tag": "images:tag",
     "wait": "machines:wait",
 }
 

@@ -1,0 +1,245 @@
+"""`images`, `inspect`, `tag`, `rmi`, `history`: what is in the store, in Docker's words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from firekiln.cli.table import human_duration, print_table
+from firekiln.cli.template import render
+from firekiln.errors import ContainerNotFoundError, FirekilnError, ImageNotFoundError, UsageError
+from firekiln.oci.reference import Reference
+from firekiln.store import Store, StoredImage, gc
+
+_NONE = "<none>"
+_SHORT = 12
+_CREATED_BY_WIDTH = 45
+
+
+@click.command
+@click.option("-a", "--all", "_everything", is_flag=True, help="For Docker's sake: all are shown anyway.")
+@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@click.option("--no-trunc", is_flag=True, help="Ids in full.")
+@click.option("--digests", is_flag=True, help="Show digests.")
+@click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
+@click.argument("name", required=False)
+@click.pass_obj
+def images(  # noqa: PLR0917 - click passes them by keyword
+    obj: dict[str, Any], _everything: bool, quiet: bool, no_trunc: bool, digests: bool, style: str, name: str | None
+) -> None:
+    """List images."""
+    with Store.open(obj["root"]) as store:
+        rows = [row for image in store.images.list() for row in _rows(image, no_trunc=no_trunc)]
+    if name is not None:
+        rows = [row for row in rows if _is_named(row, name)]
+    if quiet:
+        for identity in dict.fromkeys(row["ID"] for row in rows):
+            click.echo(identity)
+    elif style == "table":
+        columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
+        heading = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
+        print_table(heading, [[row[column] for column in columns] for row in rows])
+    else:
+        _print_each(style, rows)
+
+
+@click.command
+@click.option("-f", "--format", "style", metavar="FORMAT", help="json, or a template such as {{.Config.User}}.")
+@click.option("--type", "kind", type=click.Choice(["image", "container"]), help="Look for this kind only.")
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def inspect(obj: dict[str, Any], style: str | None, kind: str | None, names: Sequence[str]) -> None:
+    """Show all that is known of machines and images, as JSON in Docker's shape."""
+    with Store.open(obj["root"]) as store:
+        found = [_inspected(store, name, kind) for name in names]
+    if style is None:
+        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+    else:
+        _print_each(style, found)
+
+
+@click.command
+@click.argument("image")
+@click.argument("reference")
+@click.pass_obj
+def tag(obj: dict[str, Any], image: str, reference: str) -> None:
+    """Give IMAGE one more name, REFERENCE."""
+    with Store.open(obj["root"]) as store:
+        store.images.tag(image, reference)
+
+
+@click.command
+@click.option("-f", "--force", is_flag=True, help="Also an image of several names, by its id; no error if it is gone.")
+@click.argument("names", metavar="IMAGE…", nargs=-1, required=True)
+@click.pass_obj
+def rmi(obj: dict[str, Any], force: bool, names: Sequence[str]) -> None:
+    """Remove images, or names of them."""
+    failed: list[FirekilnError] = []
+    with Store.open(obj["root"]) as store:
+        for name in names:
+            try:
+                removed = store.images.remove(name, force=force)
+            except ImageNotFoundError as error:
+                if not force:
+                    failed.append(error)
+                continue
+            for reference in removed.untagged:
+                click.echo(f"Untagged: {Reference.parse(reference).familiar}")
+            for digest in removed.deleted:
+                click.echo(f"Deleted: {digest}")
+        gc.collect(store)
+    for earlier in failed[:-1]:
+        click.echo(f"firekiln: {earlier}", err=True)
+    if failed:
+        raise failed[-1]
+
+
+@click.command
+@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@click.option("--no-trunc", is_flag=True, help="Instructions in full.")
+@click.option("-H", "--human/--no-human", default=True, help="Sizes and times for people.")
+@click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
+@click.argument("image")
+@click.pass_obj
+def history(  # noqa: PLR0917 - click passes them by keyword
+    obj: dict[str, Any], quiet: bool, no_trunc: bool, human: bool, style: str, image: str
+) -> None:
+    """Show how an image came about, the last step first."""
+    with Store.open(obj["root"]) as store:
+        rows = _history(store.images.get(image), no_trunc=no_trunc, human=human)
+    if quiet:
+        for row in rows:
+            click.echo(row["ID"])
+    elif style == "table":
+        heading = ("IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT")
+        columns = ("ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment")
+        print_table(heading, [[row[column] for column in columns] for row in rows])
+    else:
+        _print_each(style, rows)
+
+
+def image_json(image: StoredImage) -> dict[str, Any]:
+    """`docker image inspect`'s document."""
+    document = image.image
+    names = [Reference.parse(reference) for reference in image.references]
+    config: dict[str, Any] = dict.fromkeys("Cmd Entrypoint ExposedPorts Labels OnBuild Volumes".split())
+    config |= {"User": "", "WorkingDir": "", "Env": []} | document.config.to_json()
+    platform = document.platform
+    return {
+        "Id": image.digest,
+        "RepoTags": [name.familiar for name in names],
+        "RepoDigests": sorted({f"{_repository(name)}@{image.digest}" for name in names}),
+        "Comment": document.history[-1].comment if document.history else "",
+        "Created": document.created or "",
+        "Author": document.author,
+        "Architecture": platform.architecture,
+        **({"Variant": platform.variant} if platform.variant else {}),
+        "Os": platform.os,
+        "Size": image.size,
+        "RootFS": {"Type": "layers", "Layers": list(document.diff_ids)},
+        "Config": config,
+    }
+
+
+def _inspected(store: Store, name: str, kind: str | None) -> dict[str, Any]:
+    """The machine of that name, else the image, as Docker looks."""
+    if kind != "image" and (machine := _machine(store, name)) is not None:
+        return machine
+    image = store.images.find(name) if kind != "container" else None
+    if image is None:
+        raise ImageNotFoundError(f"No such {'container' if kind == 'container' else kind or 'object'}: {name}")
+    return image_json(image)
+
+
+def _machine(store: Store, name: str) -> dict[str, Any] | None:
+    from firekiln.machine.inspection import machine_inspect  # noqa: PLC0415 - images alone need no machine
+    from firekiln.machine.state import State  # noqa: PLC0415 - as above
+
+    try:
+        return machine_inspect(State(store.machines), name)
+    except ContainerNotFoundError:
+        return None
+
+
+def _rows(image: StoredImage, *, no_trunc: bool) -> list[dict[str, str]]:
+    common = {
+        "Containers": "N/A",
+        "CreatedAt": image.image.created or "N/A",
+        "CreatedSince": _since(image.image.created),
+        "Digest": image.digest,
+        "ID": image.digest if no_trunc else image.digest.removeprefix("sha256:")[:_SHORT],
+        "Size": human_size(image.size),
+    }
+    names = [Reference.parse(reference) for reference in image.references]
+    if not names:
+        return [{"Repository": _NONE, "Tag": _NONE, **common}]
+    return [{"Repository": _repository(name), "Tag": name.tag or _NONE, **common} for name in names]
+
+
+def _is_named(row: dict[str, str], name: str) -> bool:
+    wanted = Reference.parse(name)
+    return row["Repository"] == _repository(wanted) and wanted.tag in (None, row["Tag"])
+
+
+def _repository(reference: Reference) -> str:
+    return Reference(registry=reference.registry, repository=reference.repository).familiar
+
+
+def _history(image: StoredImage, *, no_trunc: bool, human: bool) -> list[dict[str, str]]:
+    """A row for each line, sizes given to the lines that have layers, as far as the layers reach."""
+    layers = iter(image.layers)
+    rows: list[dict[str, str]] = []
+    for line in image.image.history:
+        layer = None if line.empty_layer else next(layers, None)
+        size = layer.size if layer is not None else 0
+        words = line.created_by
+        short = words if no_trunc or len(words) <= _CREATED_BY_WIDTH else words[: _CREATED_BY_WIDTH - 1] + "…"
+        rows.append(
+            {
+                "ID": "<missing>",
+                "CreatedAt": line.created or "N/A",
+                "CreatedSince": _since(line.created),
+                "CreatedBy": short,
+                "Size": human_size(size) if human else str(size),
+                "Comment": line.comment,
+            }
+        )
+    if rows:
+        rows[-1]["ID"] = image.digest if no_trunc else image.digest.removeprefix("sha256:")[:_SHORT]
+    return rows[::-1]
+
+
+def _print_each(style: str, rows: Sequence[dict[str, Any]]) -> None:
+    show: Callable[[dict[str, Any]], str]
+    if style == "json":
+        show = lambda row: json.dumps(row, ensure_ascii=False)  # noqa: E731 - one of two ways
+    elif "{{" in style:
+        show = lambda row: render(style, row)  # noqa: E731 - the other
+    else:
+        raise UsageError(f"--format {style}: it is neither table nor json, and holds no {{{{…}}}}")
+    for row in rows:
+        click.echo(show(row))
+
+
+def human_size(size: int) -> str:
+    """`1.2kB`, `356MB`: go-units' HumanSize, three significant digits."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g}{units[0]}"
+
+
+def _since(created: str | None) -> str:
+    if not created:
+        return "N/A"
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return "N/A"
+    return f"{human_duration(max(0.0, time.time() - moment.timestamp()))} ago"
