@@ -26,8 +26,8 @@ class LocalContext:
     def tree(self) -> Tree:
         """The context, lazily: a directory is read when it is first looked into, a file when its content is.
 
-        BuildError where the folder can't be read, DockerfileError where a pattern is malformed. As long as the Tree is
-        in use the folder should stay as it is.
+        BuildError where there is no such folder, DockerfileError where a pattern is malformed; RootfsError, when a part
+        is looked at, where it can't be read or was replaced meanwhile.
         """
         patterns = read_ignore(self.ignore, file=self.ignore_file)
         if not self.path.is_dir():
