@@ -127,7 +127,7 @@ def build(
         engine = Engine(
             store=opened,
             sources=_sources(opened, events, pull=pull),
-            runner=_once(lambda: stack.enter_context(_namespaces())),
+            runner=_once(lambda: stack.enter_context(_namespaces(opened.temporary.folder))),
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
@@ -216,10 +216,10 @@ def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
 
 
 @contextlib.contextmanager
-def _namespaces() -> Iterator[Runner]:
+def _namespaces(work: Path) -> Iterator[Runner]:
     from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
 
-    with NamespaceRunner() as runner:
+    with NamespaceRunner(work) as runner:
         yield runner
 
 

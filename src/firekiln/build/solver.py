@@ -121,7 +121,8 @@ class Solver:
             self._probe(vertex)
         needed = self._needed(target)
         for vertex in self._vertices:
-            if vertex in self._solved and vertex not in needed:
+            known = self._solved.get(vertex)
+            if known is not None and known.tree is None and vertex not in needed:
                 self._show_cached(vertex)
         self._run(needed)
         return self._solved
