@@ -125,9 +125,11 @@ class Executor:
             step = self._step(op, inputs, stack)
             try:
                 outcome = stack.enter_context(self._runner(step).run(step, output=listen, cancel=self._cancel))
-            except SandboxError as error:
+            except (SandboxError, OSError) as error:
+                reason = error.message if isinstance(error, SandboxError) else error.strerror or str(error)
+                hint = error.hint if isinstance(error, SandboxError) else None
                 raise self._unless_canceled(
-                    BuildError(f"{_process(op)} did not complete successfully: {error.message}", hint=error.hint)
+                    BuildError(f"{_process(op)} did not complete successfully: {reason}", hint=hint)
                 ) from error
             if outcome.status != 0 or self._cancel.is_set():
                 raise self._unless_canceled(
