@@ -144,7 +144,7 @@ static int mount_layers(const struct machine *machine, char *options, char *top,
 }
 
 /* Move one of the initramfs's mounts to the same name of the new root, where a directory must be. */
-static int move_mount(const char *name, struct failure *failure)
+static int carry_mount(const char *name, struct failure *failure)
 {
 	char target[64];
 	struct stat status;
@@ -179,7 +179,7 @@ static void empty_initramfs(void)
 
 static int switch_root(struct failure *failure)
 {
-	if (move_mount("/dev", failure) || move_mount("/proc", failure) || move_mount("/sys", failure))
+	if (carry_mount("/dev", failure) || carry_mount("/proc", failure) || carry_mount("/sys", failure))
 		return -1;
 	empty_initramfs();
 	if (chdir(NEW_ROOT) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))

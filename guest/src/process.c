@@ -226,9 +226,14 @@ int process_start(const struct process_config *config, struct process *process, 
 	close(report[1]);
 	for (int i = 0; i < 3; i++)
 		close(child[i]);
+	if (await_exec(process->pid, report[0], failure)) {
+		for (int i = 0; i < 3; i++)
+			close(own[i]);
+		return -1;
+	}
 	process->uid = user.uid;
 	process->input = own[0];
 	process->output = own[1];
 	process->error = own[2];
-	return await_exec(process->pid, report[0], failure);
+	return 0;
 }
