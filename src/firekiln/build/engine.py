@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from threading import Event as Flag
 
 from firekiln.build.cachekey import Surroundings
+from firekiln.build.check import load, plan_definition
 from firekiln.build.context import LocalContext
 from firekiln.build.events import Completed, Events, Failed, Started, Warned
 from firekiln.build.graph import ExecOp, Plan, Vertex
@@ -16,11 +17,10 @@ from firekiln.build.image import compose, timestamp
 from firekiln.build.operations import GraphOperations
 from firekiln.build.ops.execute import ExecOptions, Executor
 from firekiln.build.ops.source import Sources
-from firekiln.build.plan import PlanOptions, plan
+from firekiln.build.plan import PlanOptions
 from firekiln.build.runner import Runner
 from firekiln.build.solver import Solved, Solver
 from firekiln.build.sources import ImageSource, Resolver
-from firekiln.dockerfile import parse_dockerfile
 from firekiln.errors import BuildError, FirekilnError
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
@@ -85,12 +85,16 @@ class Engine:
 
     def _plan(self, request: BuildRequest) -> Plan:
         with self._task(f"[internal] load build definition from {request.file}"):
-            dockerfile = parse_dockerfile(request.dockerfile, file=request.file)
-        made = plan(
-            dockerfile, request.options, lambda reference, platform: self._resolver.resolve(reference, platform).image
+            definition = load(request.dockerfile, file=request.file, build_args=request.options.build_args)
+        made = plan_definition(
+            definition, request.options, lambda reference, platform: self._resolver.resolve(reference, platform).image
         )
         for warning in made.warnings:
-            self._events.emit(Warned(message=warning.message, rule=warning.rule, location=warning.location))
+            self._events.emit(
+                Warned(message=warning.message, rule=warning.rule.name, location=warning.location, span=warning.span)
+            )
+        for notice in made.notices:
+            self._events.emit(Warned(message=notice))
         return made
 
     def _solve(

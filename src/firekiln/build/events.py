@@ -77,11 +77,15 @@ class Status(_Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something is allowed but doubtful. `rule` is the name of a build check, where it has one."""
+    """Something is allowed but doubtful. `rule` is the name of a build check, where it has one.
+
+    `span` is the part of the Dockerfile's text at `location` that is meant, where that is known.
+    """
 
     message: str
     rule: str = ""
     location: Location | None = None
+    span: str | None = None
 
 
 Event: TypeAlias = Started | Cached | Completed | Failed | Canceled | Output | Status | Warned

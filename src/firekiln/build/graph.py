@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from firekiln.dockerfile.rules import CheckWarning
 from firekiln.errors import Location
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
@@ -254,15 +255,6 @@ class HistoryStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanWarning:
-    """What is allowed but doubtful. `rule` is the name of BuildKit's check (`UndefinedVar`), where it has one."""
-
-    rule: str
-    message: str
-    location: Location | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A target's graph and the config of the image that it makes. `target` is None for an empty `FROM scratch`."""
 
@@ -277,6 +269,9 @@ class Plan:
     """MAINTAINER's, or the base image's."""
     history: tuple[HistoryStep, ...] = ()
     """What the Dockerfile adds to the base image's history."""
-    warnings: tuple[PlanWarning, ...] = ()
+    warnings: tuple[CheckWarning, ...] = ()
+    """What build checks found."""
+    notices: tuple[str, ...] = ()
+    """What else is allowed but doubtful, such as a build argument that nothing declares."""
     source_date_epoch: int | None = None
     """Seconds since 1970 that later times are clamped to and that `created` is."""

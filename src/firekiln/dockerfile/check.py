@@ -56,6 +56,11 @@ def parse_check(value: str) -> CheckOptions:
     )
 
 
+def in_order(warnings: Iterable[CheckWarning]) -> tuple[CheckWarning, ...]:
+    """Sorted by line, those of one line by their rules' names."""
+    return tuple(sorted(warnings, key=lambda warning: (warning.location.start, warning.rule.name)))
+
+
 def violation(warnings: Sequence[CheckWarning]) -> str:
     """The message with which `error=true` ends a build."""
     return f"lint violation found for rules: {', '.join(sorted({warning.rule.name for warning in warnings}))}"

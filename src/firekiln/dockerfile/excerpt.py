@@ -12,6 +12,7 @@ Dockerfile:3
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from firekiln.dockerfile.text import printable
@@ -22,7 +23,7 @@ _MAX_WIDTH = 400
 
 
 def excerpt(source: str, location: Location, *, span: str | None = None) -> str:
-    """Some lines of `source` with numbers, those of `location` marked; `span`, where it is found, underlined.
+    """Some lines of `source` with numbers, those of `location` marked; `span`, where it is found on one, underlined.
 
     Two lines of context on each side of one line, one beside several; long lines are cut. "" where the location lies
     outside of the text. Control characters are shown as U+FFFD: a text must not command the terminal.
@@ -37,7 +38,7 @@ def excerpt(source: str, location: Location, *, span: str | None = None) -> str:
         text = lines[number - 1].rstrip("\r")
         inside = start <= number <= end
         shown.append(f" {number:3} | {'>>>' if inside else '   '} {_safe(text[:_MAX_WIDTH])}".rstrip())
-        column = text[:_MAX_WIDTH].find(span) if inside and span else -1
+        column = _find(text[:_MAX_WIDTH], span) if inside and span else -1
         if span and column >= 0:
             shown.append(f" {'':3} |     {_blank(text[:column])}{'^' * _width(span)}")
             span = None
@@ -55,6 +56,12 @@ def _context(start: int, end: int, count: int) -> tuple[int, int]:
             end, grown = end + 1, grown + 1
         grown += 1
     return start, end
+
+
+def _find(text: str, span: str) -> int:
+    """Where `span` stands as a word of its own, else where it stands at all; -1 where it doesn't."""
+    match = re.search(rf"(?<!\w){re.escape(span)}(?!\w)", text)
+    return match.start() if match else text.find(span)
 
 
 def _safe(text: str) -> str:

@@ -1,4 +1,4 @@
-"""BuildKit's build checks, by name: what each says. Where they look lies in `lint.py` and in the plan.
+"""BuildKit's build checks, by name: what each says. Where they look lies in `lint.py` and in `build/plan/checks.py`.
 
 Names, and what calls forth a check, are BuildKit's (frontend 1.26), so that `# check=skip=…` and people's habits
 keep their meaning.
@@ -6,9 +6,13 @@ keep their meaning.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from firekiln.errors import Location
+
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a word of a rule's name begins: `JSONArgsRecommended` is `json-args-recommended`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +23,23 @@ class Rule:
     description: str
     experimental: bool = False
 
-    def warn(self, message: str, location: Location) -> CheckWarning:
-        return CheckWarning(rule=self, message=message, location=location)
+    @property
+    def url(self) -> str:
+        """Docker's page about the check."""
+        return f"https://docs.docker.com/go/dockerfile/rule/{_WORD.sub('-', self.name).lower()}/"
+
+    def warn(self, message: str, location: Location, *, span: str | None = None) -> CheckWarning:
+        return CheckWarning(rule=self, message=message, location=location, span=span)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckWarning:
-    """A check that found something. `message` says what, in this place."""
+    """A check that found something. `message` says what, in this place; `span` is the text that is meant there."""
 
     rule: Rule
     message: str
     location: Location
+    span: str | None = None
 
     def __str__(self) -> str:
         return f"{self.location}: {self.rule.name}: {self.message}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from firekiln.build.graph import ContextSource, GitSource, ImageSource, Vertex
-from firekiln.build.plan import names, paths, remotes
+from firekiln.build.plan import checks, names, paths, remotes
 from firekiln.build.plan.stages import Stages, command_of, reachable
 from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageState
 from firekiln.dockerfile.convert import parse_trigger
@@ -18,14 +19,14 @@ from firekiln.oci.reference import Reference
 _IMAGE_CONTEXT = "docker-image://"
 
 
-def resolve(planning: Planning, stages: Stages, target: StageState) -> set[StageState]:
-    """Resolve the bases of all that the target needs, and take up their triggers, which may need still more.
+def resolve(planning: Planning, stages: Stages, targets: Sequence[StageState]) -> set[StageState]:
+    """Resolve the bases of all that the targets need, and take up their triggers, which may need still more.
 
     DockerfileError: a reference that is none, a trigger that can't be read. ImageNotFoundError from the resolver.
     UsageError: a named context that is none.
     """
     while True:
-        needed = reachable(target)
+        needed = reachable(targets)
         for state in stages:
             if state.base is None and not state.resolved and not state.planned:
                 _resolve_base(planning, stages, state, needed=state in needed)
@@ -33,7 +34,7 @@ def resolve(planning: Planning, stages: Stages, target: StageState) -> set[Stage
         for state in stages:
             if state in needed:
                 _take_triggers(planning, stages, state)
-        if len(reachable(target)) == before:
+        if len(reachable(targets)) == before:
             return needed
 
 
@@ -96,13 +97,7 @@ def _load_image(planning: Planning, stages: Stages, state: StageState, reference
     except ImageNotFoundError as error:
         error.hint = error.hint or did_you_mean(state.base_name, stages.names()).strip(" ()") or None
         raise
-    actual = image.platform
-    if (platform.os, platform.architecture) != (actual.os, actual.architecture):
-        planning.warn(
-            "InvalidBaseImagePlatform",
-            f"{state.base_name} is an image for {actual}, but {platform} is being built",
-            state.location,
-        )
+    checks.base_platform(planning, state, wanted=platform, actual=image.platform)
     state.image, state.config, state.author = image, image.config, image.author
     if _has_layers(image):
         state.vertex = planning.vertex(

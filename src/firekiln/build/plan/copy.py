@@ -15,7 +15,7 @@ from firekiln.build.graph import (
     Owner,
     Vertex,
 )
-from firekiln.build.plan import names, paths, remotes
+from firekiln.build.plan import checks, names, paths, remotes
 from firekiln.build.plan.owners import parse_mode, parse_owner
 from firekiln.build.plan.state import Command, Planning, StageState
 from firekiln.dockerfile import instructions as df
@@ -210,7 +210,8 @@ def _http_action(planning: Planning, request: _Request, url: str, template: Copy
 
 def _local_action(planning: Planning, request: _Request, source: str, template: Copy, inputs: _Inputs) -> Copy:
     if request.stage is None:
-        _report_ignored(planning, request, source)
+        path = paths.clean(source).lstrip("/")
+        checks.ignored(planning, request.instruction.name, path, request.location)
     include: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     directory = source
@@ -239,17 +240,6 @@ def _local_action(planning: Planning, request: _Request, source: str, template: 
 def _unpacks(request: _Request) -> bool:
     """ADD unpacks local archives unless it is told not to."""
     return request.add is not None and request.add.unpack is not False
-
-
-def _report_ignored(planning: Planning, request: _Request, source: str) -> None:
-    ignored = planning.options.ignored
-    path = paths.clean(source).lstrip("/")
-    if ignored is not None and path not in ("", ".") and ignored(path):
-        planning.warn(
-            "CopyIgnoredFile",
-            f'{request.instruction.name} of "{path}", which .dockerignore leaves out of the context',
-            request.location,
-        )
 
 
 def _check_checksum(planning: Planning, request: _Request) -> None:

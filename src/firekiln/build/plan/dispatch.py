@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from firekiln.build.graph import FileOp, Mkdir
-from firekiln.build.plan import metadata, names, paths
+from firekiln.build.plan import checks, metadata, names, paths
 from firekiln.build.plan.copy import add, copy
 from firekiln.build.plan.owners import parse_owner
 from firekiln.build.plan.run import run
@@ -33,12 +33,7 @@ def dispatch(planning: Planning, state: StageState, command: Command) -> None:
 def workdir(planning: Planning, state: StageState, command: Command, instruction: df.Workdir) -> None:
     """The directory is made, with its parents, for the user who works there."""
     path = planning.word(state, instruction.path, instruction.location)
-    if not state.workdir_set and not path.startswith("/"):
-        planning.warn(
-            "WorkdirRelativePath",
-            f'WORKDIR "{path}" goes on from the base image\'s WORKDIR, whatever that is',
-            instruction.location,
-        )
+    checks.working_directory(planning, state, instruction, path)
     state.workdir_set = True
     directory = paths.working_directory(state.working_dir, path)
     state.config = replace(state.config, working_dir=directory)

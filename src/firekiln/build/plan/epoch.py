@@ -30,7 +30,7 @@ def resolve_epoch(planning: Planning) -> int | None:
         lookup = planning.options.source_epoch
         epoch = None if lookup is None else lookup(source)
         if epoch is None:
-            planning.warn("SourceDateEpoch", f"{NAME}={value} tells no time: times are left alone", _where(planning))
+            planning.notices.append(f"{NAME}={value} tells no time: times are left alone")
     for scope in (planning.build_args, planning.args):
         if NAME in scope and epoch is None:
             del scope[NAME]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from firekiln.build.plan import checks
 from firekiln.build.plan.platformargs import NO_ENVIRONMENT
 from firekiln.build.plan.ports import forgotten_prefix, parse_ports
 from firekiln.build.plan.signals import check_signal
@@ -33,7 +34,9 @@ def env(planning: Planning, state: StageState, instruction: Env) -> None:
     # All pairs see the environment before the instruction: `ENV a=b c=$a` uses the old `a`.
     where = instruction.location
     pairs = [(planning.word(state, p.key, where), planning.word(state, p.value, where)) for p in instruction.env]
+    checks.pairs(planning, instruction, instruction.env)
     for name, value in pairs:
+        checks.secret(planning, instruction.name, name, where)
         state.set_env(name, value)
     state.commit(_pairs("ENV", pairs))
 
@@ -41,6 +44,7 @@ def env(planning: Planning, state: StageState, instruction: Env) -> None:
 def label(planning: Planning, state: StageState, instruction: Label) -> None:
     where = instruction.location
     pairs = [(planning.word(state, p.key, where), planning.word(state, p.value, where)) for p in instruction.labels]
+    checks.pairs(planning, instruction, instruction.labels)
     state.config = replace(state.config, labels={**state.config.labels, **dict(pairs)})
     state.commit(_pairs("LABEL", pairs))
 
@@ -51,6 +55,7 @@ def arg(planning: Planning, state: StageState, instruction: Arg) -> None:
     shown = []
     for item in instruction.args:
         planning.declared.add(item.key)
+        checks.secret(planning, instruction.name, item.key, instruction.location)
         if item.key in build_args:
             value: str | None = build_args[item.key]
         elif item.value is not None:
@@ -71,7 +76,7 @@ def maintainer(planning: Planning, state: StageState, instruction: Maintainer) -
 
 
 def cmd(planning: Planning, state: StageState, instruction: Cmd) -> None:
-    _once(planning, state, instruction)
+    checks.used_once(planning, state, instruction)
     args = _argv(planning, state, instruction, instruction.command)
     state.config = replace(state.config, cmd=args, args_escaped=True)
     state.commit(f"CMD {_quoted(args)}")
@@ -79,7 +84,7 @@ def cmd(planning: Planning, state: StageState, instruction: Cmd) -> None:
 
 def entrypoint(planning: Planning, state: StageState, instruction: Entrypoint) -> None:
     """An inherited CMD was written for an inherited ENTRYPOINT: it goes, unless this stage has set its own."""
-    _once(planning, state, instruction)
+    checks.used_once(planning, state, instruction)
     args = _argv(planning, state, instruction, instruction.command)
     kept = state.config.cmd if Cmd.name in state.seen else None
     state.config = replace(state.config, entrypoint=args, cmd=kept)
@@ -87,7 +92,7 @@ def entrypoint(planning: Planning, state: StageState, instruction: Entrypoint) -
 
 
 def healthcheck(planning: Planning, state: StageState, instruction: Healthcheck) -> None:
-    _once(planning, state, instruction)
+    checks.used_once(planning, state, instruction)
     check = oci.Healthcheck(
         test=instruction.test,
         interval=instruction.interval,
@@ -122,6 +127,7 @@ def expose(planning: Planning, state: StageState, instruction: Expose) -> None:
     ports: list[str] = []
     for word in instruction.ports:
         for port in _port_words(planning, state, word, instruction):
+            checks.port(planning, port, instruction.location)
             try:
                 ports += parse_ports(port)
             except ValueError as error:
@@ -182,22 +188,8 @@ def _argv(
 ) -> tuple[str, ...]:
     if not command.shell:
         return command.args
-    if not state.config.shell:
-        planning.warn(
-            "JSONArgsRecommended",
-            f"{instruction.name} in shell form: the shell, not the service, gets the stop signal",
-            instruction.location,
-        )
+    checks.shell_form(planning, state, instruction)
     return state.shell(" ".join(command.args))
-
-
-def _once(planning: Planning, state: StageState, instruction: Cmd | Entrypoint | Healthcheck) -> None:
-    earlier = state.seen.get(instruction.name)
-    if earlier is not None:
-        planning.warn(
-            "MultipleInstructionsDisallowed", f"a later {instruction.name} of the stage takes its place", earlier
-        )
-    state.seen[instruction.name] = instruction.location
 
 
 def _pairs(name: str, pairs: Sequence[tuple[str, str]]) -> str:

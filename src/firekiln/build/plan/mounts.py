@@ -97,12 +97,6 @@ def plan_mounts(planning: Planning, state: StageState, command: Command, instruc
     return Mounted(mounts=tuple(sorted(mounts, key=_order)), inputs=tuple(inputs), secret_env=secret_env)
 
 
-def source_stage(text: str) -> str:
-    """What `from=` of a mount says, which may not be a variable; "" where it says nothing. ValueError: no CSV."""
-    fields = (item.partition("=") for item in df.split_fields(text))
-    return next((value for key, _, value in reversed(list(fields)) if key.lower() == "from"), "")
-
-
 def _parse(place: _Place) -> df.Mount:
     try:
         return df.parse_mount(place.text, lambda value: place.planning.word(place.state, value, place.location))

@@ -25,6 +25,7 @@ class PlanOptions:
     """The command line's part of a build.
 
     target          a stage's name or number; "" is the last stage
+    all_stages      plan every stage, needed by the target or not, for what there is to say about it
     platform        what the image is for; None is the build machine's own, and a base image's own wins over it
     contexts        --build-context: a name, and what stands for it: a folder, `docker-image://…`, a git or HTTP URL
     no_cache        stages (lower-case names) whose steps run even if their results are known; True is all of them
@@ -35,6 +36,7 @@ class PlanOptions:
 
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    all_stages: bool = False
     platform: Platform | None = None
     build_platform: Platform = field(default_factory=Platform.host)
     labels: Mapping[str, str] = field(default_factory=dict)

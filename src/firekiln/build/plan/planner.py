@@ -13,6 +13,7 @@ from firekiln.build.plan.options import BaseConfigs, PlanOptions
 from firekiln.build.plan.platformargs import is_builtin, predefined_args, proxy_env
 from firekiln.build.plan.stages import Stages, build_stages, find_target, link_stages
 from firekiln.build.plan.state import Planning, StageState
+from firekiln.dockerfile import rules
 from firekiln.dockerfile.instructions import Dockerfile
 from firekiln.errors import DockerfileError, ReferenceFormatError
 from firekiln.oci.reference import Reference
@@ -44,7 +45,8 @@ def plan(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs
     stages = build_stages(planning)
     target = find_target(planning, stages)
     link_stages(planning, stages)
-    needed = resolve(planning, stages, target)
+    wanted = stages.states[: len(dockerfile.stages)] if options.all_stages else [target]
+    needed = resolve(planning, stages, wanted)
     _dispatch(planning, stages, needed)
     return _finish(planning, target)
 
@@ -69,11 +71,8 @@ def _report_empty_defaults(planning: Planning, predefined: dict[str, str]) -> No
         for stage in planning.dockerfile.stages:
             name = planning.expansion(stage.base.image, args, stage.location).text
             if not _is_reference(name):
-                planning.warn(
-                    "InvalidDefaultArgInFrom",
-                    f"without build arguments, FROM {stage.base.image} names no image",
-                    stage.location,
-                )
+                message = f"without build arguments, FROM {stage.base.image} names no image"
+                planning.warn(rules.INVALID_DEFAULT_ARG_IN_FROM.warn(message, stage.location, span=stage.base.image))
     except DockerfileError:
         return  # the plan itself is about to meet it, if it matters
 
@@ -112,6 +111,7 @@ def _finish(planning: Planning, target: StageState) -> Plan:
         author=target.author,
         history=tuple(target.history),
         warnings=tuple(planning.warnings),
+        notices=tuple(planning.notices),
         source_date_epoch=planning.epoch,
     )
 
@@ -120,9 +120,7 @@ def _report_unconsumed(planning: Planning) -> None:
     known = planning.declared | set(planning.args) | {EPOCH}
     for name in sorted(planning.options.build_args):
         if name not in known and not is_builtin(name):
-            planning.warn(
-                "UnconsumedBuildArg", f"--build-arg {name}: no ARG of the stages that are built declares it", None
-            )
+            planning.notices.append(f"--build-arg {name}: no ARG of the stages that are built declares it")
 
 
 def _in_order(target: Vertex | None) -> list[Vertex]:

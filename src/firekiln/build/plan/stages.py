@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from firekiln.build.plan.mounts import source_stage
+from firekiln.build.plan import checks
 from firekiln.build.plan.state import SCRATCH, Command, Planning, StageState
-from firekiln.dockerfile.expand import Expansion
 from firekiln.dockerfile.instructions import Add, Copy, Instruction, Run, Stage, Workdir
+from firekiln.dockerfile.mounts import mount_from
 from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, Location
 from firekiln.oci.platform import Platform
@@ -105,10 +105,10 @@ def command_of(
     return Command(instruction=instruction, sources=sources, on_build=on_build)
 
 
-def reachable(target: StageState) -> set[StageState]:
-    """The target and all that it stands on or reads from, near or far."""
+def reachable(targets: Iterable[StageState]) -> set[StageState]:
+    """The targets and all that they stand on or read from, near or far."""
     found: set[StageState] = set()
-    waiting = [target]
+    waiting = list(targets)
     while waiting:
         state = waiting.pop()
         if state in found:
@@ -122,7 +122,7 @@ def reachable(target: StageState) -> set[StageState]:
 
 def _from(planning: Planning, stage: Stage) -> StageState:
     base = planning.expansion(stage.base.image, planning.args, stage.location)
-    _report_undeclared(planning, base, stage)
+    checks.undeclared(planning, base, stage)
     if not base.text:
         raise planning.error(
             f"base name ({stage.base.image}) should not be blank",
@@ -147,8 +147,8 @@ def _platform(planning: Planning, stage: Stage) -> Platform | None:
     if not written:
         return None
     made = planning.expansion(written, planning.args, stage.location)
-    _report_undeclared(planning, made, stage)
-    _report_platform(planning, made, stage)
+    checks.undeclared(planning, made, stage)
+    checks.platform(planning, made, stage)
     hint = "".join(did_you_mean(name, planning.args) for name in sorted(made.unset)[:1])
     if not made.text:
         raise planning.error(f"empty platform value from expression {written}{hint}", stage.location, span=written)
@@ -158,33 +158,6 @@ def _platform(planning: Planning, stage: Stage) -> Platform | None:
         raise planning.error(
             f"failed to parse platform {written}: {error}{hint}", stage.location, span=written
         ) from None
-
-
-def _report_undeclared(planning: Planning, made: Expansion, stage: Stage) -> None:
-    known = {*planning.args, *planning.declared}
-    for name in sorted(made.unset - known):
-        planning.warn(
-            "UndefinedArgInFrom", f"FROM uses {name}, which no ARG declares{did_you_mean(name, known)}", stage.location
-        )
-
-
-def _report_platform(planning: Planning, made: Expansion, stage: Stage) -> None:
-    if made.used == {"TARGETPLATFORM"} and not made.unset and made.text == planning.args["TARGETPLATFORM"]:
-        planning.warn(
-            "RedundantTargetPlatform", f"--platform={stage.base.platform} is what FROM does without it", stage.location
-        )
-    if made.used or made.unset:
-        return
-    try:
-        platform = Platform.parse(made.text)
-    except ValueError:
-        return
-    if platform.os not in stage.name and platform.architecture not in stage.name:
-        planning.warn(
-            "FromPlatformFlagConstDisallowed",
-            f'FROM --platform has the constant value "{made.text}": the image fits no other platform',
-            stage.location,
-        )
 
 
 def _copy_source(planning: Planning, stages: Stages, instruction: Copy) -> StageState:
@@ -205,7 +178,7 @@ def _copy_source(planning: Planning, stages: Stages, instruction: Copy) -> Stage
 
 
 def _mount_source(stages: Stages, mount: str, where: Location) -> StageState | None:
-    name = source_stage(mount)
+    name = mount_from(mount)
     if not name:
         return None
     return stages.named(name) or StageState(base_name=name, location=where)

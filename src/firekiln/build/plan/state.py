@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from firekiln.build.graph import HistoryStep, Op, PlanWarning, Vertex
+from firekiln.build.graph import HistoryStep, Op, Vertex
 from firekiln.build.plan.options import BaseConfigs, PlanOptions
 from firekiln.build.plan.platformargs import NO_ENVIRONMENT
+from firekiln.dockerfile import rules
 from firekiln.dockerfile.expand import Expansion, expand, expand_heredoc
 from firekiln.dockerfile.instructions import Dockerfile, Instruction, Stage
+from firekiln.dockerfile.rules import CheckWarning
 from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, Location
 from firekiln.oci.config import Image, ImageConfig
@@ -112,7 +114,8 @@ class Planning:
     """What all stages share. Vertices are made here, so that equal ones are one.
 
     `args` is the global scope: predefined arguments and those above the first FROM. `build_args` are the command
-    line's. `declared` are the names of all ARGs met so far.
+    line's. `declared` are the names of all ARGs met so far. `warnings` has each once, in the order of their coming;
+    `notices` are warnings that no build check gives.
     """
 
     dockerfile: Dockerfile
@@ -124,7 +127,8 @@ class Planning:
     declared: set[str] = field(default_factory=set)
     epoch: int | None = None
     proxy_env: tuple[str, ...] = ()
-    warnings: list[PlanWarning] = field(default_factory=list)
+    warnings: dict[CheckWarning, None] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
     vertices: dict[tuple[Op, tuple[Vertex | None, ...], bool], Vertex] = field(default_factory=dict)
 
     def vertex(
@@ -151,10 +155,8 @@ class Planning:
     ) -> DockerfileError:
         return DockerfileError(message, location=location, source=self.dockerfile.source, span=span, hint=hint)
 
-    def warn(self, rule: str, message: str, location: Location | None) -> None:
-        warning = PlanWarning(rule=rule, message=message, location=location)
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+    def warn(self, warning: CheckWarning) -> None:
+        self.warnings[warning] = None
 
     def expansion(self, word: str, env: Mapping[str, str], location: Location) -> Expansion:
         """`word` expanded with `env`. DockerfileError where its quotes or braces are wrong."""
@@ -191,11 +193,16 @@ class Planning:
 
     def _report_unset(self, state: StageState, word: str, made: Expansion, location: Location) -> None:
         for name in sorted(made.unset - {key for key, _ in state.args} - NO_ENVIRONMENT):
-            if asked_plainly(name, word):
+            asked = asked_plainly(name, word)
+            if asked is not None:
                 suggestion = did_you_mean(name, state.env).replace("mean ", "mean $")
-                self.warn("UndefinedVar", f"the variable ${name} is not defined{suggestion}", location)
+                message = f"the variable ${name} is not defined{suggestion}"
+                self.warn(rules.UNDEFINED_VAR.warn(message, location, span=asked))
 
 
-def asked_plainly(name: str, word: str) -> bool:
-    """Whether `word` has `$name` or `${name}`: forms such as `${name:-x}` provide for an unset variable."""
-    return re.search(rf"\$(?:{re.escape(name)}(?![A-Za-z0-9_])|\{{{re.escape(name)}\}})", word) is not None
+def asked_plainly(name: str, word: str) -> str | None:
+    """How `word` asks for a variable, as `$name` or `${name}`. None where by neither: forms such as `${name:-x}`
+    provide for one that is not set.
+    """
+    match = re.search(rf"\$(?:{re.escape(name)}(?![A-Za-z0-9_])|\{{{re.escape(name)}\}})", word)
+    return match[0] if match else None
