@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 
+from firekiln.build.check import CheckResult
+from firekiln.build.check import check as check_dockerfile
 from firekiln.build.context import LocalContext
 from firekiln.build.engine import BuildRequest, Engine
 from firekiln.build.events import Events, Subscriber
@@ -21,8 +23,9 @@ from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import Runner
 from firekiln.build.sources import BootstrapSource, ImageSource, Resolver, StoreSource
 from firekiln.dockerfile import read_ignore
-from firekiln.errors import BuildError, UsageError
+from firekiln.errors import BuildError, ImageNotFoundError, UsageError
 from firekiln.oci.platform import Platform
+from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
 
 _CA_BUNDLES = (
@@ -131,6 +134,48 @@ def build(
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
+
+
+def check(
+    context: str | Path | None = ".",
+    *,
+    dockerfile: str | Path | bytes | None = None,
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    platform: str | None = None,
+) -> CheckResult:
+    """What build checks find in a Dockerfile, in all its stages unless there is a target. Nothing is built."""
+    folder = Path(context) if context is not None else None
+    text, name, file = _dockerfile(dockerfile, folder)
+    options = PlanOptions(
+        build_args=build_args or {},
+        target=target,
+        platform=parse_platform(platform),
+        ignored=_ignored(_context(folder, _ignore_file(folder, file))),
+    )
+    return check_dockerfile(text, options, file=name)
+
+
+def create_base(
+    reference: str,
+    *,
+    platform: str | None = None,
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> StoredImage:
+    """Make a base image of its distribution's packages, and keep it under `reference`.
+
+    ImageNotFoundError where there is no recipe for it.
+    """
+    name = str(Reference.parse(reference).tagged())
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        made = BootstrapSource(opened, Events(on_event)).resolve(name, parse_platform(platform) or Platform.host())
+    if made is None:
+        raise ImageNotFoundError(
+            f"{reference}: no recipe makes this base image", hint="`firekiln base ls` shows which there are"
+        )
+    return made
 
 
 @contextlib.contextmanager

@@ -36,9 +36,13 @@ class Definition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The warnings of the checks that speak, in the order of their lines; `error` is why there can be no plan."""
+    """The warnings of the checks that speak, in the order of their lines; `error` is why there can be no plan.
+
+    `source` is the Dockerfile's text, for excerpts; "" where it could not be read.
+    """
 
     warnings: tuple[CheckWarning, ...]
+    source: str = ""
     error: DockerfileError | None = None
 
 
@@ -80,7 +84,8 @@ def check(
         found = in_order(definition.checks.select(definition.warnings))
         quiet = replace(definition, checks=replace(definition.checks, error=False))
         wanted = replace(options, all_stages=not options.target)
-        return CheckResult(warnings=plan_definition(quiet, wanted, base_configs or any_image).warnings)
+        made = plan_definition(quiet, wanted, base_configs or any_image)
+        return CheckResult(warnings=made.warnings, source=definition.dockerfile.source)
     except DockerfileError as error:
         return CheckResult(warnings=found, error=error)
 

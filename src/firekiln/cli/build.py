@@ -16,6 +16,7 @@ import click
 from firekiln import api
 from firekiln.cli.options import build_arguments
 from firekiln.cli.progress import MODES, display
+from firekiln.dockerfile.excerpt import excerpt
 from firekiln.errors import UsageError
 
 
@@ -43,6 +44,7 @@ class _Options(TypedDict):
     quiet: bool
     iidfile: Path | None
     metadata_file: Path | None
+    check: bool
 
 
 @click.command()
@@ -67,10 +69,13 @@ class _Options(TypedDict):
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
+@click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing.")
 @click.pass_obj
-def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> None:
+def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     """Build an image from the Dockerfile and the files at PATH."""
     context, dockerfile = _context(options["context"], options["file"])
+    if options["check"]:
+        return _check(context, dockerfile, options)
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -98,6 +103,27 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> None:
     finally:
         view.close()
     _report(result, options)
+    return 0
+
+
+def _check(context: str | None, dockerfile: str | bytes | None, options: _Options) -> int:
+    """Print what checks find, as `docker build --check` does; 1 where that is anything."""
+    result = api.check(
+        context,
+        dockerfile=dockerfile,
+        target=options["target"],
+        build_args=build_arguments(options["build_args"]),
+        platform=options["platform"],
+    )
+    if result.error is not None:
+        raise result.error
+    count = len(result.warnings)
+    found = "no warnings found." if not count else f"{count} warning{'s' if count > 1 else ''} found!"
+    click.echo(f"Check complete, {found}")
+    for warning in result.warnings:
+        click.echo(f"\nWARNING: {warning.rule.name} - {warning.rule.url}\n{warning.message}")
+        click.echo(excerpt(result.source, warning.location, span=warning.span), nl=False)
+    return 1 if count else 0
 
 
 def _report(result: api.BuildResult, options: _Options) -> None:

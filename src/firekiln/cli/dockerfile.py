@@ -10,12 +10,11 @@ from typing import Any
 import click
 
 from firekiln import api
+from firekiln.build.check import any_image
 from firekiln.build.plan import PlanOptions, plan, plan_to_json
 from firekiln.cli.options import build_arguments
 from firekiln.dockerfile import parse_dockerfile, parse_syntax, view_syntax
 from firekiln.errors import UsageError
-from firekiln.oci.config import Image
-from firekiln.oci.platform import Platform
 
 _FORMAT = click.option("--format", "_style", type=click.Choice(["json"]), default="json", help="json.")
 
@@ -56,15 +55,10 @@ def plan_(  # noqa: PLR0917 - click passes them by keyword
     options = PlanOptions(target=target, build_args=build_arguments(build_args), platform=api.parse_platform(platform))
     parsed = parse_dockerfile(text, file=name)
     if not resolve:
-        _print(plan_to_json(plan(parsed, options, _empty)))
+        _print(plan_to_json(plan(parsed, options, any_image)))
         return
     with api.base_configs(obj["root"]) as configs:
         _print(plan_to_json(plan(parsed, options, configs)))
-
-
-def _empty(_reference: str, platform: Platform) -> Image:
-    # A base that counts as one: an image without layers is `scratch` to BuildKit.
-    return Image(platform=platform, diff_ids=("sha256:" + "0" * 64,))
 
 
 def _read(file: str) -> tuple[bytes, str]:

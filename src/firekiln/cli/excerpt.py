@@ -18,5 +18,5 @@ def details(error: FirekilnError) -> str:
         parts.append("\n".join(["------", " > last output of the step:", *(f"   {line}" for line in lines), "------"]))
     if isinstance(error, DockerfileError | BuildError) and error.location is not None and error.source is not None:
         span = error.span if isinstance(error, DockerfileError) else None
-        parts.append(excerpt(error.source, error.location, span=span))
+        parts.append(excerpt(error.source, error.location, span=span).rstrip("\n"))
     return "\n".join(filter(None, parts))

@@ -13,6 +13,7 @@ from firekiln.version import __version__
 
 VERBS: dict[str, str] = {
     # verb: "module:command", imported when the verb is used
+    "base": "base:base",
     "build": "build:build",
     "dockerfile": "dockerfile:dockerfile",
     "history": "images:history",

@@ -1,0 +1,41 @@
+"""`firekiln base create|ls`: base images made of a distribution's packages."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from firekiln import api
+from firekiln.build.recipes import recipes
+from firekiln.cli.progress import MODES, display
+from firekiln.cli.table import print_table
+
+
+@click.group
+def base() -> None:
+    """Base images, made of a distribution's own packages."""
+
+
+@base.command("create")
+@click.option("--platform", metavar="OS/ARCH", help="Make it for this platform.")
+@click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
+@click.argument("reference")
+@click.pass_obj
+def create(obj: dict[str, Any], platform: str | None, progress: str, quiet: bool, reference: str) -> None:
+    """Make REFERENCE, such as debian:bookworm-slim, anew; `FROM REFERENCE` finds it from then on."""
+    view = display("quiet" if quiet else progress, sys.stderr)
+    try:
+        image = api.create_base(reference, platform=platform, on_event=view, store=obj["root"])
+    finally:
+        view.close()
+    if quiet:
+        click.echo(image.digest)
+
+
+@base.command("ls")
+def ls() -> None:
+    """List what can be made."""
+    print_table(("REFERENCE", "SUITE"), [(f"debian:{recipe.tag}", recipe.suite) for recipe in recipes()])
