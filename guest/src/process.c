@@ -117,13 +117,15 @@ static int set_limits(const struct process_config *config, struct failure *failu
 }
 
 /* In the child: become what the document says and execute. Returns on failure only. */
-static int become(const struct process_config *config, const struct user *user, char **env, struct failure *failure)
+static int become(const struct process_config *config, const struct user *user, struct failure *failure)
 {
-	char program[PATH_MAX];
-	const char *path = variable(env, "PATH");
+	char program[PATH_MAX], **env = complete(config->env, user->home);
+	const char *path = variable(config->env, "PATH");
 	sigset_t none;
 
 	setsid();
+	if (!env)
+		return fail(failure, "process", ENOMEM, "the environment");
 	if (set_limits(config, failure))
 		return -1;
 	if (directory_make(config->cwd) || chdir(config->cwd))
@@ -173,8 +175,7 @@ static void install(int from, int to)
 		dup2(from, to);
 }
 
-static void run_child(const struct process_config *config, const struct user *user, char **env, const int stdio[3],
-		      int report)
+static void run_child(const struct process_config *config, const struct user *user, const int stdio[3], int report)
 {
 	struct failure failure;
 
@@ -184,7 +185,7 @@ static void run_child(const struct process_config *config, const struct user *us
 			fchown(stdio[i], user->uid, (gid_t)-1);
 		install(stdio[i], i);
 	}
-	become(config, user, env, &failure);
+	become(config, user, &failure);
 	if (write(report, &failure, sizeof failure) < 0)
 		_exit(STATUS_MACHINE);
 	_exit(failure.status);
@@ -211,18 +212,16 @@ int process_start(const struct process_config *config, struct process *process, 
 {
 	static struct user user; /* 8 KiB */
 	int child[3], own[3], report[2];
-	char **env;
 
 	if (user_lookup(config->user, &user, failure))
 		return -1;
-	env = complete(config->env, user.home);
-	if (!env || open_stdio(config, child, own) || pipe2(report, O_CLOEXEC))
+	if (open_stdio(config, child, own) || pipe2(report, O_CLOEXEC))
 		return fail(failure, "process", errno, "standard input and output");
 	process->pid = fork();
 	if (process->pid < 0)
 		return fail(failure, "process", errno, "fork");
 	if (process->pid == 0)
-		run_child(config, &user, env, child, report[1]);
+		run_child(config, &user, child, report[1]);
 	close(report[1]);
 	for (int i = 0; i < 3; i++)
 		close(child[i]);
