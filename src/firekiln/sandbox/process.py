@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 from typing import Final, NoReturn
 
@@ -67,8 +66,6 @@ def environment(request: Request, who: user.Identity) -> dict[bytes, bytes]:
 
 def start(request: Request, variables: dict[bytes, bytes]) -> NoReturn:
     """Execute the program. Where that fails the step ends with 127 or 126 and says why on its own stderr."""
-    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
     name = request.args[0]
     try:
         program = _program(name, os.fsdecode(variables[b"PATH"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from firekiln.errors import SandboxError
-from firekiln.rootfs.directory import read_upper
+from firekiln.rootfs.directory import opened_upper
 from firekiln.sandbox import running, upper
 from firekiln.sandbox.handover import handed_over
 from firekiln.sandbox.launcher import Launcher
@@ -66,7 +66,7 @@ class NamespaceRunner:
                 area = held.enter_context(upper.on_disk(self._work))
                 ended = self._run(step, area, output, cancel)
             assert ended.status is not None
-            diff = read_upper(f"{area.path}/upper", user_xattrs=False)
+            diff = held.enter_context(opened_upper(f"{area.path}/upper", user_xattrs=False))
             prune(diff, ended.stubs)
             yield Outcome(status=ended.status, diff=diff)
 

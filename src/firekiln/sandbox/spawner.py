@@ -14,6 +14,7 @@ Control messages (SOCK_SEQPACKET, in order): `layer N` with a mount; `step` with
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -224,6 +225,7 @@ def main() -> None:
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.disable()  # a collection would touch, and so copy, every page of a forked child
     own = os.pidfd_open(os.getpid())
     root.prepare(folder)
     channel = socket.socket(fileno=int(control))

@@ -1,7 +1,8 @@
 """Linux system calls that Python's `os` lacks, under their man-page names. Each raises OSError with the errno kept.
 
 Those since Linux 5.1 have the same number on every architecture and are called by it, as glibc 2.31 to 2.35 has no
-wrappers for them; the others go through libc. Only what the sandbox needs is bound. No state, no policy.
+wrappers for them; the others go through libc. Only what the sandbox needs is bound (openat2
+is `rootfs/openat2.py`'s). No state, no policy.
 """
 
 # ruff: noqa: D402 - a man page's name looks like a signature
@@ -15,6 +16,7 @@ from typing import Final
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 # sched.h
 CLONE_NEWNS: Final = 0x00020000
@@ -55,15 +57,8 @@ AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 
-# linux/openat2.h
-RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
-RESOLVE_IN_ROOT: Final = 0x10
-
 # sys/prctl.h
 PR_SET_PDEATHSIG: Final = 1
-PR_SET_NAME: Final = 15
 PR_CAPBSET_DROP: Final = 24
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
@@ -87,11 +82,6 @@ def _bytes(text: str | None) -> bytes | None:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     _check(_libc.unshare(flags))
-
-
-def setns(fd: int, nstype: int = 0) -> None:
-    """setns(2)."""
-    _check(_libc.setns(fd, nstype))
 
 
 def mount(source: str, target: str, filesystemtype: str | None, flags: int = 0, data: str | None = None) -> None:
@@ -118,8 +108,7 @@ def sethostname(name: str) -> None:
 
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2). Missing arguments are 0, as newer options demand."""
-    padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    return _check(_libc.prctl(option, *padded))
+    return _check(_libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]))
 
 
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
@@ -154,12 +143,6 @@ def clone3(flags: int, *, exit_signal: int) -> tuple[int, int]:
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """close_range(2): every descriptor from `first` to `last` is closed."""
     _check(_syscall(ctypes.c_long(436), ctypes.c_uint(first), ctypes.c_uint(last), 0))
-
-
-def openat2(dirfd: int, path: bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2). O_CLOEXEC is not implied."""
-    how = struct.pack("=3Q", flags, mode, resolve)
-    return _check(_syscall(ctypes.c_long(437), dirfd, path, how, ctypes.c_size_t(len(how))), os.fsdecode(path))
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
