@@ -22,7 +22,7 @@ from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import Runner
 from firekiln.build.sources import BootstrapSource, ImageSource, Resolver, StoreSource
-from firekiln.dockerfile import read_ignore
+from firekiln.dockerfile.ignore import read_ignore
 from firekiln.errors import BuildError, ImageNotFoundError, UsageError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from firekiln.dockerfile import convert_syntax, parse_dockerfile, parse_syntax, view_syntax
+from firekiln.dockerfile.convert import convert_syntax, parse_dockerfile
 from firekiln.dockerfile.lint import lint
+from firekiln.dockerfile.parser import parse_syntax
 from firekiln.dockerfile.printing import print_syntax
+from firekiln.dockerfile.view import view_syntax
 from firekiln.errors import DockerfileError
 
 FOLDER = Path(os.environ.get("FIREKILN_GOLDEN") or Path(__file__).parents[2] / ".." / "shared" / "golden")

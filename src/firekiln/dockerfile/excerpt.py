@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from firekiln.dockerfile.text import printable
+from firekiln.dockerfile.text import visible
 from firekiln.errors import Location
 
 _RULER = "-" * 20
@@ -37,7 +37,7 @@ def excerpt(source: str, location: Location, *, span: str | None = None) -> str:
     for number in range(first, last + 1):
         text = lines[number - 1].rstrip("\r")
         inside = start <= number <= end
-        shown.append(f" {number:3} | {'>>>' if inside else '   '} {_safe(text[:_MAX_WIDTH])}".rstrip())
+        shown.append(f" {number:3} | {'>>>' if inside else '   '} {visible(text[:_MAX_WIDTH])}".rstrip())
         column = _find(text[:_MAX_WIDTH], span) if inside and span else -1
         if span and column >= 0:
             shown.append(f" {'':3} |     {_blank(text[:column])}{'^' * _width(span)}")
@@ -62,11 +62,6 @@ def _find(text: str, span: str) -> int:
     """Where `span` stands as a word of its own, else where it stands at all; -1 where it doesn't."""
     match = re.search(rf"(?<!\w){re.escape(span)}(?!\w)", text)
     return match.start() if match else text.find(span)
-
-
-def _safe(text: str) -> str:
-    cleaned = (c if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text)
-    return printable("".join(cleaned))
 
 
 def _blank(text: str) -> str:

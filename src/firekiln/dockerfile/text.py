@@ -6,6 +6,7 @@ Text is str; bytes that are no UTF-8 stand in it as surrogates (`surrogateescape
 from __future__ import annotations
 
 import re
+import unicodedata
 
 SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -46,6 +47,14 @@ def encode(text: str) -> bytes:
 def printable(text: str) -> str:
     """Text with U+FFFD for each byte that is no UTF-8, as Go writes such bytes to JSON and from rune to rune."""
     return text if text.isascii() else _UNDECODABLE.sub("\ufffd", text)
+
+
+def visible(text: str) -> str:
+    """Text that does not command a terminal: U+FFFD for control characters, but for tabs, and for undecodable bytes."""
+    if text.isascii() and text.isprintable():
+        return text
+    cleaned = (c if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text)
+    return printable("".join(cleaned))
 
 
 def sound(text: str) -> str:

@@ -5,9 +5,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firekiln.dockerfile import convert_syntax, lint, parse_syntax, view_syntax
+from firekiln.dockerfile.convert import convert_syntax
 from firekiln.dockerfile.excerpt import excerpt
+from firekiln.dockerfile.lint import lint
+from firekiln.dockerfile.parser import parse_syntax
 from firekiln.dockerfile.printing import print_syntax
+from firekiln.dockerfile.view import view_syntax
 from firekiln.errors import DockerfileError
 
 PIECES = st.sampled_from(

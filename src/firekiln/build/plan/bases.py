@@ -95,7 +95,8 @@ def _load_image(planning: Planning, stages: Stages, state: StageState, reference
     try:
         image = planning.base_configs(str(reference), platform)
     except ImageNotFoundError as error:
-        error.hint = error.hint or did_you_mean(state.base_name, stages.names()).strip(" ()") or None
+        error.hint = did_you_mean(state.base_name, stages.names()).strip(" ()") or error.hint
+        error.location = error.location or state.location
         raise
     checks.base_platform(planning, state, wanted=platform, actual=image.platform)
     state.image, state.config, state.author = image, image.config, image.author

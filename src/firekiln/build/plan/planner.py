@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from firekiln.build.graph import Plan, Vertex
 from firekiln.build.plan.bases import enter, resolve
@@ -19,12 +19,28 @@ from firekiln.errors import DockerfileError, ReferenceFormatError
 from firekiln.oci.reference import Reference
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """All that a plan is made of: every stage, and which of them are planned because the target needs them."""
+
+    planning: Planning
+    stages: Stages
+    target: StageState
+    needed: set[StageState]
+
+
 def plan(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs) -> Plan:
     """The plan of `options.target`, with BuildKit's meaning of every instruction.
 
     DockerfileError where the file, the arguments and the target make no sense together; what `base_configs` raises;
     UsageError where a named context is none.
     """
+    planned = plan_stages(dockerfile, options, base_configs)
+    return _finish(planned.planning, planned.target)
+
+
+def plan_stages(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs) -> Planned:
+    """`plan`, before the target's part is taken out of it."""
     platform = options.platform or options.build_platform
     stage = options.target or (dockerfile.stages[-1].name if dockerfile.stages else "")
     predefined = predefined_args(
@@ -48,7 +64,7 @@ def plan(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs
     wanted = stages.states[: len(dockerfile.stages)] if options.all_stages else [target]
     needed = resolve(planning, stages, wanted)
     _dispatch(planning, stages, needed)
-    return _finish(planning, target)
+    return Planned(planning=planning, stages=stages, target=target, needed=needed)
 
 
 def _declare_global(planning: Planning, args: dict[str, str], *, use_build_args: bool) -> None:
