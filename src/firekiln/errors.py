@@ -104,7 +104,15 @@ class ReferenceFormatError(FirekilnError):
 
 
 class ImageNotFoundError(FirekilnError):
-    """No source has the image."""
+    """No source has the image. `location` and `source` (its text) are those of the Dockerfile that asks for it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.location: Location | None = None
+        self.source: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" if self.location else self.message
 
 
 class ContainerNotFoundError(FirekilnError):

@@ -79,16 +79,11 @@ class Builder:
 
 @pytest.fixture
 def builder(tmp_path):
-    before = mounts()
     made = Builder(tmp_path)
     made.build(BASE, tags=["base"])
     yield made
-    assert mounts() == before
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert list((made.root / "tmp").iterdir()) == []
-
-
-def mounts():
-    return Path("/proc/self/mountinfo").read_text().count("\n")
 
 
 def test_a_step_sees_the_files_below_it_and_leaves_its_own(builder):
@@ -399,10 +394,15 @@ def test_a_step_for_another_architecture_is_refused(builder):
 
 
 def test_a_missing_base_is_said_in_dockers_words(builder):
-    with pytest.raises(
-        ImageNotFoundError, match=r"docker\.io/library/nosuch:latest: failed to resolve source metadata"
-    ):
+    with pytest.raises(ImageNotFoundError, match=r"^Dockerfile:1: nosuch:latest: failed to resolve source metadata"):
         builder.build("FROM nosuch\n")
+
+
+def test_a_base_that_is_nearly_a_stage_is_said_to_be(builder):
+    with pytest.raises(ImageNotFoundError) as caught:
+        builder.build("FROM base AS builder\nFROM biulder\nRUN true\n")
+    assert "builder" in caught.value.hint
+    assert (caught.value.location.start, caught.value.source is not None) == (2, True)
 
 
 def test_bad_text_is_refused_with_its_place(builder):
@@ -424,3 +424,14 @@ def test_layers_that_were_lost_are_made_again(builder):
     first.layers[-1].path.unlink()
     builder.build("FROM base\nRUN touch /a\nRUN touch /b\n")
     assert builder.ran() == ["[3/3] RUN touch /b"]
+
+
+FSCK = shutil.which("fsck.erofs")
+
+
+@pytest.mark.skipif(FSCK is None, reason="needs erofs-utils")
+def test_every_layer_passes_fsck(builder):
+    text = "FROM base\nRUN mkdir -p /a/b && echo x > /a/b/c && rm /bin/ls && mkfifo /p && ln -s b /a/l\n"
+    image = builder.build(text + "RUN chmod 4755 /a/b/c\nCOPY . /context\nWORKDIR /w\n").image
+    for layer in image.layers:
+        subprocess.run([FSCK, layer.path], check=True, stdout=subprocess.DEVNULL)

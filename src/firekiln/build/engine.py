@@ -21,7 +21,7 @@ from firekiln.build.plan import PlanOptions
 from firekiln.build.runner import Runner
 from firekiln.build.solver import Solved, Solver
 from firekiln.build.sources import ImageSource, Resolver
-from firekiln.errors import BuildError, FirekilnError
+from firekiln.errors import BuildError, FirekilnError, ImageNotFoundError
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
 
@@ -143,7 +143,7 @@ def _excerpts(request: BuildRequest) -> Iterator[None]:
     """Give errors that name a place of the Dockerfile its text, so that the place can be shown."""
     try:
         yield
-    except BuildError as error:
+    except (BuildError, ImageNotFoundError) as error:
         if error.location is not None and error.location.file == request.file:
             error.source = request.dockerfile.decode(errors="surrogateescape")
         raise

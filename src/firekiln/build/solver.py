@@ -118,7 +118,8 @@ class Solver:
     def solve(self, target: Vertex) -> Mapping[Vertex, Solved]:
         """All that became known; the target is ready. The first failure is raised, with its vertex's location."""
         for vertex in self._vertices:
-            self._probe(vertex)
+            with self._reported(vertex):
+                self._probe(vertex)
         needed = self._needed(target)
         for vertex in self._vertices:
             known = self._solved.get(vertex)
@@ -129,20 +130,18 @@ class Solver:
 
     def _probe(self, vertex: Vertex) -> None:
         """Look a vertex up without making anything."""
-        self._check_canceled()
-        with _located(vertex):
-            inputs = self._inputs(vertex)
-            if inputs is None:
-                return
-            source = self._operations.probe(vertex, inputs, self._tasks[vertex])
-            if source is not None:
-                self._solved[vertex] = source
-            if source is not None or vertex.ignore_cache:
-                return
-            key = self._operations.key(vertex, inputs)
-            found = self._operations.find(key) if key is not None else None
-            if found is not None:
-                self._solved[vertex] = found
+        inputs = self._inputs(vertex)
+        if inputs is None:
+            return
+        source = self._operations.probe(vertex, inputs, self._tasks[vertex])
+        if source is not None:
+            self._solved[vertex] = source
+        if source is not None or vertex.ignore_cache:
+            return
+        key = self._operations.key(vertex, inputs)
+        found = self._operations.find(key) if key is not None else None
+        if found is not None:
+            self._solved[vertex] = found
 
     def _inputs(self, vertex: Vertex) -> list[Solved | None] | None:
         """What is known of a vertex's inputs; None while anything is missing."""
@@ -194,11 +193,17 @@ class Solver:
 
     def _work(self, vertex: Vertex) -> Solved:
         """One vertex whose inputs are ready, in a thread of the pool."""
+        with self._reported(vertex):
+            return self._carry_out(vertex, self._tasks[vertex])
+
+    @contextmanager
+    def _reported(self, vertex: Vertex) -> Iterator[None]:
+        """Say how the work on a vertex failed; the first failure cancels the rest."""
         task = self._tasks[vertex]
         try:
             with _located(vertex):
                 self._check_canceled()
-                return self._carry_out(vertex, task)
+                yield
         except CanceledError:
             self._events.emit(Canceled(task=task))
             raise

@@ -100,8 +100,9 @@ class Resolver:
             image = source.resolve(reference, platform)
             if image is not None:
                 return image
+        name = Reference.parse(reference).familiar
         raise ImageNotFoundError(
-            f"{reference}: failed to resolve source metadata for {reference}: not found for {platform}",
-            hint=f"`firekiln images` lists what is there; `firekiln build -t {Reference.parse(reference).familiar}` or "
-            "`firekiln base create` makes an image",
+            f"{name}: failed to resolve source metadata for {reference}: not found for {platform}",
+            hint=f"`firekiln images` lists what is there, `firekiln base ls` what can be made; "
+            f"`firekiln build -t {name}` builds it",
         )

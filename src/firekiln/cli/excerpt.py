@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firekiln.cli.progress import shown
 from firekiln.dockerfile.excerpt import excerpt
-from firekiln.errors import BuildError, DockerfileError, FirekilnError, StepFailedError
+from firekiln.errors import BuildError, DockerfileError, FirekilnError, ImageNotFoundError, StepFailedError
 
 _TAIL = 20
 """Lines of a failed step's output."""
@@ -16,7 +16,8 @@ def details(error: FirekilnError) -> str:
     if isinstance(error, StepFailedError) and error.output:
         lines = [shown(line) for line in error.output.splitlines()[-_TAIL:]]
         parts.append("\n".join(["------", " > last output of the step:", *(f"   {line}" for line in lines), "------"]))
-    if isinstance(error, DockerfileError | BuildError) and error.location is not None and error.source is not None:
+    placed = isinstance(error, DockerfileError | BuildError | ImageNotFoundError)
+    if placed and error.location is not None and error.source is not None:
         span = error.span if isinstance(error, DockerfileError) else None
         parts.append(excerpt(error.source, error.location, span=span).rstrip("\n"))
     return "\n".join(filter(None, parts))

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from firekiln.errors import FirekilnError
+from firekiln.errors import FirekilnError, UsageError
 from firekiln.version import __version__
 
 VERBS: dict[str, str] = {
@@ -65,7 +65,7 @@ def main() -> None:
         status = 130
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
+        status = UsageError.exit_status
     except FirekilnError as error:
         status = report(error)
     except KeyboardInterrupt:
