@@ -16,8 +16,7 @@ def details(error: FirekilnError) -> str:
     if isinstance(error, StepFailedError) and error.output:
         lines = [shown(line) for line in error.output.splitlines()[-_TAIL:]]
         parts.append("\n".join(["------", " > last output of the step:", *(f"   {line}" for line in lines), "------"]))
-    placed = isinstance(error, DockerfileError | BuildError | ImageNotFoundError)
-    if placed and error.location is not None and error.source is not None:
+    if isinstance(error, DockerfileError | BuildError | ImageNotFoundError) and error.location and error.source:
         span = error.span if isinstance(error, DockerfileError) else None
         parts.append(excerpt(error.source, error.location, span=span).rstrip("\n"))
     return "\n".join(filter(None, parts))
