@@ -3,28 +3,33 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static int log_fd = -1;
+static void (*also)(const char *text);
 
 void log_open(void)
 {
 	log_fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 }
 
+void log_also(void (*listener)(const char *text))
+{
+	also = listener;
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	char line[900]; /* the kernel takes a little less than 1 KiB */
 	va_list arguments;
-	int length = snprintf(line, sizeof line, "<%d>firekiln: ", level);
+	int head = snprintf(line, sizeof line, "<%d>firekiln: ", level);
 
-	if (log_fd < 0)
-		return;
 	va_start(arguments, format);
-	length += vsnprintf(line + length, sizeof line - (size_t)length, format, arguments);
+	vsnprintf(line + head, sizeof line - (size_t)head, format, arguments);
 	va_end(arguments);
-	if (length >= (int)sizeof line)
-		length = (int)sizeof line - 1;
-	if (write(log_fd, line, (size_t)length) < 0)
+	if (also)
+		also(line + head);
+	if (log_fd >= 0 && write(log_fd, line, strlen(line)) < 0)
 		return; /* nobody is left to be told */
 }

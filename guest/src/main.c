@@ -18,6 +18,7 @@
 #include "document.h"
 #include "file.h"
 #include "identity.h"
+#include "json.h"
 #include "log.h"
 #include "modules.h"
 #include "mounts.h"
@@ -30,20 +31,19 @@ static struct machine machine;
 static struct channel channel;
 
 /* Whether the kernel's command line says how to restart: then there is no other way to end the VMM. Linux turns a
- * power-off that it has no means for into a halt that never ends, and nothing else tells. */
+ * power-off that it has no means for into a halt that never ends, and nothing else tells; so in doubt, restart.
+ * Asked at the end, since under TCG the first use of any part of the kernel costs milliseconds of translation. */
 static bool restart_is_the_end(void)
 {
 	size_t length;
 	char *line = file_read("/proc/cmdline", 1 << 16, &length);
-	bool found = line && (!strncmp(line, "reboot=", 7) || strstr(line, " reboot="));
 
-	free(line);
-	return found;
+	return !line || !strncmp(line, "reboot=", 7) || strstr(line, " reboot=");
 }
 
-static _Noreturn void power_off(bool restart)
+static _Noreturn void power_off(void)
 {
-	if (!restart)
+	if (!restart_is_the_end())
 		reboot(RB_POWER_OFF);
 	reboot(RB_AUTOBOOT);
 	for (;;)
@@ -62,6 +62,14 @@ static void open_standard_descriptors(void)
 		close(fd);
 }
 
+static void tell_host(const char *text)
+{
+	char quoted[2048];
+
+	json_quote(text, quoted, sizeof quoted);
+	channel_printf(&channel, FRAME_LOG, PROCESS_NONE, "{\"message\":%s}", quoted);
+}
+
 static int prepare(struct failure *failure)
 {
 	if (mounts_root(&machine, failure))
@@ -78,24 +86,23 @@ static int prepare(struct failure *failure)
 int main(void)
 {
 	struct failure failure;
-	bool restart;
 	int refused;
 
 	service_block_signals();
 	reboot(RB_DISABLE_CAD);
 	mounts_early();
 	open_standard_descriptors();
-	restart = restart_is_the_end();
 	refused = document_read(DOCUMENT, &machine, &failure);
+	channel_init(&channel, &machine.channel, -1);
+	log_also(tell_host);
 	modules_load();
 	if (!refused && machine.time_ns)
 		clock_set(machine.time_ns);
-	channel_init(&channel, &machine.channel, -1);
 	channel_attach(&channel);
 	channel_flush(&channel);
 	if (refused || prepare(&failure))
 		service_fail(&channel, &failure);
 	else
 		service_run(&machine, &channel);
-	power_off(restart);
+	power_off();
 }

@@ -34,6 +34,7 @@ struct service {
 	bool running;
 	bool greeted;	   /* the host's HELLO came */
 	bool acknowledged; /* its SHUTDOWN came after our last word */
+	bool ordered;	   /* it is the host that had the process killed */
 	int status;	   /* of waitpid */
 	long long kill_at;
 	bool input_ended;
@@ -64,6 +65,7 @@ static void stop(struct service *service, int number, long long timeout_ms)
 {
 	if (!service->running)
 		return;
+	service->ordered = service->ordered || number == SIGKILL;
 	kill(service->process.pid, number);
 	if (timeout_ms < service->kill_at - clock_ms())
 		service->kill_at = clock_ms() + timeout_ms;
@@ -154,11 +156,13 @@ static void take_control(struct service *service, const struct frame *frame)
 			clock_set(time_ns);
 	} else if (frame->type == FRAME_SHUTDOWN) {
 		service->acknowledged = true;
+		service->ordered = true;
 		if (service->running)
 			kill_all();
 	} else if (frame->process != PROCESS_MAIN || !number) {
 		log_line(LOG_LEVEL_WARNING, "the host sent a signal for no process");
 	} else if (frame->type == FRAME_SIGNAL && service->running) {
+		service->ordered = service->ordered || number == SIGKILL;
 		kill(service->process.pid, number);
 	} else if (frame->type == FRAME_STOP) {
 		stop(service, number, json_integer(fields, "timeout_ms", 0, INT_MAX, 10000));
@@ -277,6 +281,7 @@ static void step(struct service *service, long long deadline)
 	channel_flush(channel);
 	if (clock_ms() >= service->kill_at) {
 		service->kill_at = NEVER;
+		service->ordered = true;
 		kill(process->pid, SIGKILL);
 	}
 }
@@ -325,6 +330,7 @@ static void finish(struct service *service)
 	}
 }
 
+/* Processes that the kernel has killed since it started because memory was short. */
 static long long oom_kills(void)
 {
 	size_t length;
@@ -336,8 +342,11 @@ static long long oom_kills(void)
 	return count;
 }
 
-static void tell_end(struct service *service, bool oom)
+static void tell_end(struct service *service)
 {
+	bool killed = WIFSIGNALED(service->status) && WTERMSIG(service->status) == SIGKILL && !service->ordered;
+	bool oom = killed && oom_kills() > 0;
+
 	await_room(service);
 	if (WIFSIGNALED(service->status))
 		channel_printf(service->channel, FRAME_EXITED, PROCESS_MAIN, "{\"signal\":%d,\"oom\":%s}",
@@ -373,13 +382,12 @@ void service_run(const struct machine *machine, struct channel *channel)
 {
 	static struct service service;
 	struct failure failure;
-	long long deadline = clock_ms() + machine->handshake_ms, kills;
+	long long deadline = clock_ms() + machine->handshake_ms;
 
 	begin(&service, machine, channel);
 	channel_attach(channel);
 	while (!service.greeted && clock_ms() < deadline)
 		step(&service, channel->attached ? deadline : clock_ms() + 2);
-	kills = oom_kills();
 	if (process_start(&machine->process, &service.process, &failure)) {
 		tell_failure(&service, &failure);
 		return;
@@ -394,6 +402,6 @@ void service_run(const struct machine *machine, struct channel *channel)
 	while ((service.process.output >= 0 || service.process.error >= 0) &&
 	       (clock_ms() < deadline || (channel->attached && !channel_room(channel))))
 		step(&service, deadline);
-	tell_end(&service, WIFSIGNALED(service.status) && WTERMSIG(service.status) == SIGKILL && oom_kills() > kills);
+	tell_end(&service);
 	finish(&service);
 }

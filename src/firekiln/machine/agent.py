@@ -27,7 +27,7 @@ _TEXT_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The guest's PID 1 runs. `protocol` is the version that both sides speak; `uptime_ms` its kernel's age."""
+    """The guest's PID 1 runs. `protocol` is the version that both sides speak; `uptime_ms` its kernel's age then."""
 
     protocol: int
     uptime_ms: int
