@@ -13,7 +13,7 @@ import pytest
 
 import firekiln
 from firekiln.build.events import Cached, Output, Started
-from firekiln.errors import BuildError, DockerfileError, ImageNotFoundError, StepFailedError
+from firekiln.errors import BuildError, DockerfileError, ImageNotFoundError, StepFailedError, StoreError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import walk
 from firekiln.store import Store
@@ -435,3 +435,22 @@ def test_every_layer_passes_fsck(builder):
     image = builder.build(text + "RUN chmod 4755 /a/b/c\nCOPY . /context\nWORKDIR /w\n").image
     for layer in image.layers:
         subprocess.run([FSCK, layer.path], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_full_disk_is_one_clear_error_and_room_made_later_is_used(tmp_path):
+    made = Builder(tmp_path)
+    made.root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", made.root], check=True)
+    try:
+        filler = made.root / "filler"
+        made.build(BASE, tags=["base"])
+        filler.write_bytes(bytes(3 << 20))
+        with pytest.raises(StoreError, match="no space left on device"):
+            made.build("FROM base\nCOPY busybox /more\n")
+        with pytest.raises(StoreError, match="no space left on device"):
+            made.build("FROM base\nRUN cat /bin/busybox > /more\n")
+        filler.unlink()
+        made.build("FROM base\nRUN cat /bin/busybox > /more\n", tags=["web"])
+        assert made.file("web", "/more").size == Path(BUSYBOX).stat().st_size
+    finally:
+        subprocess.run(["umount", made.root], check=True)
