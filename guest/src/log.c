@@ -28,7 +28,7 @@ void log_line(enum log_level level, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(line + head, sizeof line - (size_t)head, format, arguments);
 	va_end(arguments);
-	if (also)
+	if (also && level >= LOG_LEVEL_WARNING) /* what is worse ends the machine, and has a frame of its own */
 		also(line + head);
 	if (log_fd >= 0 && write(log_fd, line, strlen(line)) < 0)
 		return; /* nobody is left to be told */
