@@ -335,6 +335,23 @@ def test_a_cache_mount_lasts_and_is_in_no_layer(builder):
     assert builder.file("web", "/c/x") is None
 
 
+def test_cache_mounts_locked_by_two_steps_in_any_order_do_not_block_each_other(builder):
+    both = "--mount=type=cache,id={},target=/1,sharing=locked --mount=type=cache,id={},target=/2,sharing=locked"
+    again = " --mount=type=cache,id=a,target=/3,sharing=locked"
+    builder.build(
+        f"FROM base AS a\nRUN {both.format('a', 'b')}{again} sleep 0.2; echo x > /x\n"
+        f"FROM base AS b\nRUN {both.format('b', 'a')} sleep 0.2; echo x > /x\n"
+        "FROM base\nCOPY --from=a /x /a\nCOPY --from=b /x /b\n"
+    )
+
+
+@pytest.mark.parametrize("cache_id", ["../..", "/etc", "..", "."])
+def test_a_cache_mounts_id_leads_nowhere(builder, cache_id):
+    builder.build(f"FROM base\nRUN --mount=type=cache,id={cache_id},target=/c echo x > /c/escaped\n")
+    found = [path.relative_to(builder.root) for path in builder.root.parent.rglob("escaped")]
+    assert [path.parts[0] for path in found] == ["cache"]
+
+
 def test_a_bind_mount_shows_a_stage_and_the_context(builder):
     (builder.context / "file").write_text("of the context\n")
     text = (

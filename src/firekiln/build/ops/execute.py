@@ -161,7 +161,8 @@ class Executor:
             for mount in op.mounts
             if isinstance(mount, SecretMount) and mount.env is not None and mount.id in secrets
         ]
-        mounts = (self._mount(mount, inputs, stack) for mount in op.mounts)
+        caches = self._caches(op, stack)
+        mounts = (self._mount(mount, inputs, caches) for mount in op.mounts)
         return Step(
             layers=_paths(inputs[0]),
             args=op.args,
@@ -175,13 +176,12 @@ class Executor:
             ca_bundle=self._options.ca_bundle,
         )
 
-    def _mount(self, mount: Mount, inputs: Inputs, stack: contextlib.ExitStack) -> StepMount | None:
+    def _mount(self, mount: Mount, inputs: Inputs, caches: Mapping[str, Path]) -> StepMount | None:
         match mount:
             case BindMount():
                 return _bind(mount, inputs)
             case CacheMount():
-                folder = stack.enter_context(self._cache(mount))
-                return FolderMount(target=mount.target, folder=folder, readonly=mount.readonly)
+                return FolderMount(target=mount.target, folder=caches[mount.id], readonly=mount.readonly)
             case TmpfsMount():
                 return ScratchMount(target=mount.target, size=mount.size)
             case SecretMount():
@@ -202,6 +202,11 @@ class Executor:
         if socket is None:
             return None
         return SocketMount(target=mount.target, socket=socket, mode=mount.mode, uid=mount.uid, gid=mount.gid)
+
+    def _caches(self, op: ExecOp, stack: contextlib.ExitStack) -> dict[str, Path]:
+        """The folders of the step's cache mounts by id, each locked once, and in an order that all steps keep to."""
+        mounts = {mount.id: mount for mount in op.mounts if isinstance(mount, CacheMount)}
+        return {key: stack.enter_context(self._cache(mounts[key])) for key in sorted(mounts)}
 
     @contextlib.contextmanager
     def _cache(self, mount: CacheMount) -> Iterator[Path]:
