@@ -4,8 +4,9 @@ An image's identity is its manifest's digest. A name stands for at most one imag
 says which images there are; it is replaced atomically, under a lock.
 
 The config of an image that was built here lists the digests of its EROFS layers as `diff_ids` (image-spec, config.md:
-the digest of the uncompressed layer, which such a layer is). Exchange with others as tars replaces them by
-`Layers.diff_id`, which costs a reading of each layer and is therefore left to whoever pushes or saves.
+the digest of the uncompressed layer, which such a layer is). Exchange with others as tars replaces them by the tars'
+own digests, which come up as the tars are made and are remembered by `Layers.record_diff_id`: a build needn't read
+each layer once more for them.
 """
 
 from __future__ import annotations

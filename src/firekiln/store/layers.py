@@ -64,16 +64,12 @@ class Layers:
 
         return merge([self.tree(layer) for layer in layers])
 
-    def diff_id(self, layer: Layer) -> str:
-        """The digest of the layer's canonical tar, for exchange with others; computed once and remembered."""
-        known = self._index.diff_id(layer.digest)
-        if known is None:
-            known = _tar_digest(self.tree(layer))
-            self._index.record_diff_id(layer.digest, known)
-        return known
+    def diff_id(self, layer: Layer) -> str | None:
+        """The digest of the layer's canonical tar, if it was ever made, or of the tar that the layer was made from."""
+        return self._index.diff_id(layer.digest)
 
     def record_diff_id(self, layer: Layer, diff_id: str) -> None:
-        """Remember which tar a layer was made from (a pulled one)."""
+        """Remember which tar a layer was made from, or into which it was turned."""
         self._index.record_diff_id(layer.digest, diff_id)
 
 
@@ -95,9 +91,3 @@ def write_layer(tree: Tree, path: Path) -> Layer:
 
 def _layer(blob: Blob) -> Layer:
     return Layer(digest=blob.digest, size=blob.size, path=blob.path)
-
-
-def _tar_digest(tree: Tree) -> str:
-    from firekiln.rootfs import tar  # noqa: PLC0415 - only exchange needs it
-
-    return tar.digest(tree)
