@@ -158,7 +158,7 @@ class SequentialFile:
             self.position += step
             offset += step
             length -= step
-            self._follower.advance(self.position)
+            self._advance()
 
     def flush(self) -> None:
         pieces, self._pieces, self._gathered = self._pieces, [], 0
@@ -170,10 +170,15 @@ class SequentialFile:
             rest = memoryview(b"".join(pieces))[written:]
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-        self._follower.advance(self.position)
+        self._advance()
+
+    def _advance(self) -> None:
+        if self._follower:
+            self._follower.advance(self.position)
 
     def digest(self) -> str:
         """Ends the file; `sha256:…` of all of it."""
+        assert self._follower
         self.flush()
         os.ftruncate(self._fd, self.position)
         self._follower.advance(self.position)

@@ -50,9 +50,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PathSource:
-    """A file of the host that nobody else changes: a blob of the store, a spool file."""
+    """A file of the host that nobody else changes: a blob of the store, a spool file.
+
+    `padded`: where a file's content that starts at a multiple of 4096 ends, zeros follow up to the next one, so that
+    a writer with the same habit may copy many files that lie behind one another at once.
+    """
 
     path: str
+    padded: bool = False
 
     @contextmanager
     def open(self) -> Iterator[int]:

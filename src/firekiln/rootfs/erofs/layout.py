@@ -7,11 +7,8 @@ numbers are little-endian. An inode's number, nid, is its place: byte `meta_blka
 from __future__ import annotations
 
 import enum
-import stat
 from struct import Struct
 from typing import Final
-
-from firekiln.rootfs.tree import Device, Directory, Fifo, File, Node, Socket, Symlink, Whiteout
 
 SUPERBLOCK_OFFSET: Final = 1024
 SUPERBLOCK: Final = Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
@@ -72,42 +69,6 @@ XATTR_PREFIXES: Final = {
     6: b"security.",
 }
 """By e_name_index. The two ACL names are complete: no more of the name is stored."""
-
-FILE_TYPES: Final = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
-"""file_type of a directory entry by the inode's type (Linux, `include/linux/fs_types.h`)."""
-
-_FORMATS: Final[dict[type[Node], int]] = {
-    File: stat.S_IFREG,
-    Directory: stat.S_IFDIR,
-    Symlink: stat.S_IFLNK,
-    Fifo: stat.S_IFIFO,
-    Socket: stat.S_IFSOCK,
-    Whiteout: stat.S_IFCHR,
-}
-
-
-def inode_type(node: Node) -> int:
-    """The S_IFMT bits under which a node is stored. A whiteout is a character device 0:0, as overlayfs wants it."""
-    if isinstance(node, Device):
-        return stat.S_IFBLK if node.block else stat.S_IFCHR
-    return _FORMATS[type(node)]
-
-
-def encode_device(major: int, minor: int) -> int:
-    """`new_encode_dev` of `include/linux/kdev_t.h`: 12 bits of major, 20 of minor."""
-    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
-
-
-def decode_device(rdev: int) -> tuple[int, int]:
-    return (rdev & 0xFFF00) >> 8, (rdev & 0xFF) | ((rdev >> 12) & 0xFFF00)
 
 
 def round_up(value: int, unit: int) -> int:

@@ -31,9 +31,9 @@ from firekiln.rootfs.erofs.layout import (
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
     Layout,
-    decode_device,
     round_up,
 )
+from firekiln.rootfs.inodes import decode_device
 from firekiln.rootfs.overlay import is_opaque, without_overlay
 from firekiln.rootfs.tree import (
     Device,
@@ -51,6 +51,8 @@ from firekiln.rootfs.tree import (
 )
 
 _MAX_CHUNKS = 1 << 26
+_PADDING = 4096
+"""What `PathSource.padded` promises; EROFS pads to its own block's size."""
 _MAX_DIRECTORY = 1 << 31
 
 
@@ -105,7 +107,7 @@ def _open(path: str) -> _Image:
     return _Image(
         path=path,
         data=data,
-        source=PathSource(path),
+        source=PathSource(path, padded=block == _PADDING and len(data) % _PADDING == 0),
         block=block,
         root_nid=root_nid,
         metadata=meta_block * block,

@@ -25,17 +25,16 @@ from firekiln.rootfs.erofs.layout import (
     COMPAT_MTIME,
     COMPAT_SB_CHKSUM,
     DIRENT,
-    FILE_TYPES,
     INCOMPAT_CHUNKED_FILE,
     INODE_EXTENDED,
     MAGIC,
     NULL_BLOCK,
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
-    encode_device,
     round_up,
 )
-from firekiln.rootfs.erofs.plan import Inode, Plan, mode_of, plan, shown
+from firekiln.rootfs.erofs.plan import Inode, Plan, plan
+from firekiln.rootfs.inodes import FILE_TYPES, encode_device, shown
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Symlink, Tree, Whiteout
 
 _NO_META = Meta(mode=0)
@@ -149,7 +148,7 @@ def _pack_inode(image: bytearray, at: int, inode: Inode) -> None:
         at,
         inode.layout << 1 | 1,
         xattr.icount(inode.xattrs),
-        mode_of(inode),
+        inode.mode,
         0,
         inode.size,
         _union(inode),

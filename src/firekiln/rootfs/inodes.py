@@ -1,0 +1,143 @@
+"""A Tree as the inodes that a file system image stores: numbered in the order of `walk`, hard links found and counted.
+
+What the kernel's VFS does not take (names, targets, owners, devices) is refused here, for every format alike.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from typing import Final, Self, TypeVar
+
+from firekiln.errors import RootfsError
+from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout
+
+MAX_NAME: Final = 255
+MAX_TARGET: Final = 4095
+MAX_ID: Final = (1 << 32) - 1
+
+_TYPES: Final[dict[type[Node], int]] = {
+    File: stat.S_IFREG,
+    Directory: stat.S_IFDIR,
+    Symlink: stat.S_IFLNK,
+    Fifo: stat.S_IFIFO,
+    Socket: stat.S_IFSOCK,
+    Whiteout: stat.S_IFCHR,
+}
+
+FILE_TYPES: Final = {
+    stat.S_IFREG: 1,
+    stat.S_IFDIR: 2,
+    stat.S_IFCHR: 3,
+    stat.S_IFBLK: 4,
+    stat.S_IFIFO: 5,
+    stat.S_IFSOCK: 6,
+    stat.S_IFLNK: 7,
+}
+"""What a directory entry says of the inode's type (Linux, `include/linux/fs_types.h`): the same in EROFS and ext4."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Inode:
+    """One inode of the image to be. `path` is the first that leads to it; `number` counts from 1, the root's.
+
+    `parent` is the directory of `path`, None for the root; `entries` are a directory's names, sorted, without `.` and
+    `..`, which `nlink` counts.
+    """
+
+    path: bytes
+    node: Node
+    number: int
+    parent: Self | None
+    nlink: int = 1
+    entries: list[tuple[bytes, Self]] = field(default_factory=list)
+
+    @property
+    def type(self) -> int:
+        """The S_IFMT bits under which the node is stored."""
+        return inode_type(self.node)
+
+    @property
+    def mode(self) -> int:
+        """Type and permissions; a whiteout has none."""
+        permissions = 0 if isinstance(self.node, Whiteout) else self.node.meta.mode
+        return self.type | stat.S_IMODE(permissions)
+
+
+AnInode = TypeVar("AnInode", bound=Inode)
+
+
+def inode_type(node: Node) -> int:
+    """The S_IFMT bits of a node. A whiteout is a character device 0:0, as overlayfs wants it."""
+    if isinstance(node, Device):
+        return stat.S_IFBLK if node.block else stat.S_IFCHR
+    return _TYPES[type(node)]
+
+
+def shown(path: bytes) -> str:
+    return path.decode(errors="backslashreplace")
+
+
+def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
+    """All inodes in the order of `walk`, the root first. RootfsError, with the path, for an impossible name."""
+    root = kind(path=b"", node=tree, number=1, parent=None, nlink=2)
+    inodes = [root]
+    known: dict[int, AnInode] = {id(tree): root}
+    pending = [(root, iter(sorted(tree.children.items())))]
+    while pending:
+        parent, names = pending[-1]
+        for name, node in names:
+            path = parent.path + b"/" + name if parent.path else name
+            inode = known.get(id(node))
+            if inode is None or isinstance(node, Whiteout):
+                inode = known[id(node)] = kind(path=path, node=node, number=len(inodes) + 1, parent=parent)
+                inodes.append(inode)
+            else:
+                inode.nlink += 1
+            _check_name(name, path)
+            parent.entries.append((name, inode))
+            if isinstance(node, Directory):
+                if inode.nlink > 1:
+                    raise RootfsError(f"/{shown(path)}: a directory cannot have two names")
+                inode.nlink = 2
+                parent.nlink += 1
+                pending.append((inode, iter(sorted(node.children.items()))))
+                break
+        else:
+            pending.pop()
+    return inodes
+
+
+def _check_name(name: bytes, path: bytes) -> None:
+    if len(name) > MAX_NAME:
+        raise RootfsError(f"/{shown(path)}: a name of {len(name)} bytes; the kernel takes {MAX_NAME}")
+    if not name or name in {b".", b".."} or b"/" in name or b"\0" in name:
+        raise RootfsError(f"/{shown(path)}: {shown(name)!r} is no name for a file")
+
+
+def check_owner(meta: Meta) -> None:
+    """RootfsError, here and in the checks below without a path, which the caller knows."""
+    if not (0 <= meta.uid <= MAX_ID and 0 <= meta.gid <= MAX_ID):
+        raise RootfsError(f"owner {meta.uid}:{meta.gid} is out of range")
+
+
+def check_target(target: bytes) -> None:
+    if not 0 < len(target) <= MAX_TARGET or b"\0" in target:
+        raise RootfsError(f"a link's target of {len(target)} bytes; the kernel takes 1 to {MAX_TARGET}")
+
+
+def check_device(node: Device) -> None:
+    if not (0 <= node.major < 1 << 12 and 0 <= node.minor < 1 << 20):
+        raise RootfsError(f"device {node.major}:{node.minor} is out of range")
+    if not (node.block or node.major or node.minor):
+        raise RootfsError("a character device 0:0 means 'deleted' to overlayfs and cannot be stored")
+
+
+def encode_device(major: int, minor: int) -> int:
+    """`new_encode_dev` of Linux, `include/linux/kdev_t.h`: 12 bits of major, 20 of minor."""
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+def decode_device(rdev: int) -> tuple[int, int]:
+    """Major and minor of what `encode_device` made."""
+    return (rdev & 0xFFF00) >> 8, (rdev & 0xFF) | ((rdev >> 12) & 0xFFF00)
