@@ -138,7 +138,7 @@ def _epoch(recipe: Recipe, archive: Archive, folder: Path) -> int:
         return int(given)
     target = folder / "InRelease"
     url = f"{archive.mirror}/dists/{recipe.suite}/InRelease"
-    # apt's own fetcher knows the host's proxies. What it brings is only read for its date: mmdebstrap checks signatures.
+    # apt's own fetcher knows the host's proxies. Only the date is read of what it brings: mmdebstrap checks signatures.
     _output([_APT_HELPER, "-qq", "download-file", url, str(target)])
     lines = target.read_text(errors="replace").splitlines() if target.is_file() else []
     date = next((line.partition(":")[2] for line in lines if line.startswith("Date:")), None)
@@ -178,7 +178,8 @@ def _run(argv: Sequence[str], stdin: str, folder: Path, epoch: int, progress: Pr
                 assert process.stderr is not None
                 for line in process.stderr:
                     last.append(line.rstrip())
-                    progress(last[-1])
+                    if line.startswith(("I: ", "W: ", "E: ")):  # its own words; the rest is apt's and dpkg's
+                        progress(last[-1])
             except BaseException:
                 process.kill()
                 raise

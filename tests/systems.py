@@ -1,0 +1,37 @@
+"""Small systems to run steps on, and what steps must not leave on the host."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from firekiln.rootfs.tree import Directory, Node
+from trees import file, folder, link
+
+PASSWD = b"root:x:0:0:root:/root:/bin/sh\nbob:x:7:8:Bob:/home/bob:/bin/sh\n"
+GROUP = b"root:x:0:\nbob:x:8:\ngrp:x:9:bob,other\nsup:x:10:bob\n"
+
+
+def system(busybox: bytes, *, etc: dict[bytes, Node] | None = None, root: dict[bytes, Node] | None = None) -> Directory:
+    """A root with sh, ls and the like, passwd and group; `root` adds to it or replaces."""
+    program = file(busybox, mode=0o755)
+    names = subprocess.run(["busybox", "--list"], capture_output=True, check=True).stdout.split()
+    bin_folder = folder({b"busybox": program, **{name: link(b"busybox") for name in names if name != b"busybox"}})
+    settings = folder({b"passwd": file(PASSWD), b"group": file(GROUP), **(etc or {})})
+    tmp = folder(mode=0o1777)
+    return folder({b"bin": bin_folder, b"etc": settings, b"tmp": tmp, **(root or {})})
+
+
+def left_behind() -> tuple[list[str], list[str], list[str]]:
+    """Mounts, loop devices and processes that could be ours."""
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    ours = [line for line in mounts if "firekiln" in line or "overlay" in line]
+    loops = subprocess.run(["losetup", "--noheadings", "--output", "NAME"], capture_output=True, text=True, check=True)
+    processes = []
+    for folder_of_one in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"sandbox.spawner" in (folder_of_one / "cmdline").read_bytes():
+                processes.append(folder_of_one.name)
+        except OSError:
+            continue
+    return ours, loops.stdout.split(), processes
