@@ -109,22 +109,28 @@ class SequentialFile:
 
     Bytes are hashed by a thread that reads them back from the page cache a little behind the writer: the kernel moves
     most of them without Python seeing them, and sha256 takes longer than the copy.
+
+    With `hashed=False` nothing is hashed, writing starts at the file's offset `start`, and others may meanwhile write
+    elsewhere by pwrite(2).
     """
 
-    def __init__(self, fd: int, sources: Sources) -> None:
-        self.position = 0
+    def __init__(self, fd: int, sources: Sources, *, hashed: bool = True, start: int = 0) -> None:
+        assert not (hashed and start)
+        self.position = os.lseek(fd, start, os.SEEK_SET) if start else 0
         self._fd = fd
         self._sources = sources
         self._pieces: list[bytes] = []
         self._gathered = 0
-        self._follower = _Follower(fd)
+        self._follower = _Follower(fd) if hashed else None
 
     def __enter__(self) -> Self:
-        self._follower.start()
+        if self._follower:
+            self._follower.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._follower.abandon()
+        if self._follower:
+            self._follower.abandon()
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
