@@ -122,3 +122,18 @@ def changes(below: Tree, diff: Tree, *, mtimes: bool = False) -> dict[str, str]:
     before = describe(below, mtimes=mtimes)
     after = describe(merge([below, diff]), mtimes=mtimes)
     return {path: text for path, text in after.items() if before.get(path) != text}
+
+
+def of_d(name, owner="0:0", **other):
+    """What the context's `d` becomes as a directory `name` that was not there."""
+    hard = f"h 0644 {owner} ->{name}/a"
+    nodes = {
+        "": f"d 0755 {owner}",
+        "/a": f"f 0644 {owner} 1",
+        "/fifo": f"? 0644 {owner}",
+        "/hard": hard,
+        "/lna": f"l 0777 {owner} ->a",
+        "/sub": f"d 0700 {owner}",
+        "/sub/b": f"f 0600 {owner} 2",
+    }
+    return {name + path: text for path, text in (nodes | other).items() if text}

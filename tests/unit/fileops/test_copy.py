@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from copying import NOW, THEN, base, changes, context, describe, file, folder, link, meta, tree
+from copying import NOW, THEN, base, changes, context, describe, file, folder, link, meta, of_d, tree
 from firekiln.build.graph import Copy, FileOp, InlineFile, Mkdir, Owner
 from firekiln.build.ops.fileop import apply
 from firekiln.errors import BuildError
@@ -28,21 +28,6 @@ def made(*actions, below=None, source=None, **op):
     below, source = below or base(), source or context()
     diff = apply(FileOp(actions=actions, **op), below, [below, source], now_ns=NOW)
     return changes(below, diff)
-
-
-def of_d(name, owner="0:0", **other):
-    """What the context's `d` becomes as a directory `name` that was not there."""
-    hard = f"h 0644 {owner} ->{name}/a"
-    nodes = {
-        "": f"d 0755 {owner}",
-        "/a": f"f 0644 {owner} 1",
-        "/fifo": f"? 0644 {owner}",
-        "/hard": hard,
-        "/lna": f"l 0777 {owner} ->a",
-        "/sub": f"d 0700 {owner}",
-        "/sub/b": f"f 0600 {owner} 2",
-    }
-    return {name + path: text for path, text in (nodes | other).items() if text}
 
 
 BOB, NUMBER = Owner(user="bob"), Owner(user=5)
