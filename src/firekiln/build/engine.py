@@ -114,7 +114,9 @@ class Engine:
             events=self._events,
             epoch=made.source_date_epoch,
         )
-        return Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
+        solved = Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
+        operations.note_used()
+        return solved
 
     def _export(self, made: Plan, solved: Mapping[Vertex, Solved], tags: Sequence[str]) -> StoredImage:
         layers: tuple[Layer, ...] = ()

@@ -61,6 +61,7 @@ class GraphOperations:
         self._epoch = epoch
         self._layers: dict[str, Layer] = {}
         self._trees: dict[tuple[str, ...], Tree] = {}
+        self._found: set[str] = set()
 
     def probe(self, vertex: Vertex, inputs: Inputs, task: Task) -> Solved | None:
         match vertex.op:
@@ -92,6 +93,7 @@ class GraphOperations:
         result = self._store.index.result(key)
         if result is None:
             return None
+        self._found.add(key)
         layers = tuple(filter(None, map(self._layer, result.layers)))
         return Solved(
             chain=result.chain,
@@ -99,6 +101,10 @@ class GraphOperations:
             created=result.created,
             layers=layers if len(layers) == len(result.layers) else None,
         )
+
+    def note_used(self) -> None:
+        """Tell the index which results this build found, so that pruning takes those first that nobody finds."""
+        self._store.index.touch(self._found)
 
     def alias(self, key: str, content_key: str) -> None:
         known = self._store.index.result(content_key)

@@ -59,6 +59,18 @@ def test_results_not_used_for_long_can_be_forgotten(tmp_path):
     assert index.result("old") is None
 
 
+def test_a_result_that_is_used_is_forgotten_later_than_one_that_is_not(tmp_path, monkeypatch):
+    index = Index(tmp_path / "index.db")
+    now = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    index.record({"used": RESULT, "unused": RESULT})
+    now[0] += 100_000
+    index.touch(["used", "unknown"])
+    index.touch([])
+    assert index.forget(used_before=now[0] - 1) == 1
+    assert index.result("used") == RESULT
+
+
 def test_a_staged_layer_is_usable_at_once_and_kept_with_its_result(store):
     with Staging(store) as staging:
         lock = store.locks.acquire(named("key"))
