@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -22,16 +23,22 @@ def system(busybox: bytes, *, etc: dict[bytes, Node] | None = None, root: dict[b
     return folder({b"bin": bin_folder, b"etc": settings, b"tmp": tmp, **(root or {})})
 
 
-def left_behind() -> tuple[list[str], list[str], list[str]]:
-    """Mounts, loop devices and processes that could be ours."""
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    ours = [line for line in mounts if "firekiln" in line or "overlay" in line]
-    loops = subprocess.run(["losetup", "--noheadings", "--output", "NAME"], capture_output=True, text=True, check=True)
-    processes = []
+def spawners_of(parent: int) -> list[int]:
+    """The spawner processes that process `parent` started. Others may run on this host."""
+    found = []
     for folder_of_one in Path("/proc").glob("[0-9]*"):
         try:
-            if b"sandbox.spawner" in (folder_of_one / "cmdline").read_bytes():
-                processes.append(folder_of_one.name)
+            command = (folder_of_one / "cmdline").read_bytes()
+            if b"sandbox.spawner" in command and f"PPid:\t{parent}\n" in (folder_of_one / "status").read_text():
+                found.append(int(folder_of_one.name))
         except OSError:
             continue
-    return ours, loops.stdout.split(), processes
+    return found
+
+
+def left_behind(folder_of_layers: Path) -> tuple[list[str], list[str], list[int]]:
+    """Our mounts in the host's namespace, loop devices over files below a folder, and our spawners."""
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "firekiln" in line]
+    listed = subprocess.run(["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True).stdout
+    loops = [line for line in listed.splitlines() if line.startswith(str(folder_of_layers))]
+    return mounts, loops, spawners_of(os.getpid())

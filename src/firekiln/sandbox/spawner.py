@@ -83,7 +83,7 @@ class Spawner:
     def _attend(self, child: _Child, fd: int) -> None:
         if fd == child.pidfd:
             self._reap(child)
-        else:  # its socket: whatever comes there, even its end, asks for the step's end
+        else:  # its socket: nothing is ever said there; its end asks for the step's end
             _kill(child)
             self.poll.unregister(fd)
             del self.children[fd]
