@@ -112,9 +112,6 @@ class Executor:
     @contextlib.contextmanager
     def run(self, op: ExecOp, inputs: Inputs, output: Output) -> Iterator[Tree]:
         """Run the process; yields what it changed. StepFailedError where its status is not 0."""
-        base = inputs[0]
-        if base is not None and base.layers is None:
-            raise BuildError("RUN on a folder's or a repository's files is not supported yet: FROM it needs an image")
         kept: deque[bytes] = deque(maxlen=_KEPT_OUTPUT)
 
         def listen(fd: int, data: bytes) -> None:
