@@ -63,12 +63,14 @@ class LogWriter:
                 self._rotate()
 
     def close(self) -> None:
-        """Write what waits for the end of its line, and close."""
+        """Write what waits for the end of its line, and close. Closing twice is no error."""
         now = timestamp(time.time_ns())
-        for stream, rest in self._partial.items():
-            if rest:
-                self._file.write(_entry(stream, rest, now))
-        self._file.close()
+        try:
+            if not self._file.closed:
+                self._file.write(b"".join(_entry(stream, rest, now) for stream, rest in self._partial.items() if rest))
+        finally:
+            self._partial = {"stdout": b"", "stderr": b""}
+            self._file.close()
 
     def _open(self) -> BinaryIO:
         return open(self._path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))

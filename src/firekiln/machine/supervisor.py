@@ -77,7 +77,7 @@ class Supervisor:
         with ExitStack() as resources:
             resources.enter_context(self._selector)
             self._log = LogWriter(self._folder)
-            resources.callback(self._log.close)
+            resources.callback(self._close_log)
             self._console_file = resources.enter_context((self._folder / "console.log").open("wb", buffering=0))
             server = resources.enter_context(control.Server(self._folder, self._selector, self._on_request))
             signals = resources.enter_context(_signals())
@@ -85,6 +85,7 @@ class Supervisor:
             self._launch(resources)
             while not self._over:
                 self._turn()
+            self._close_log()  # before anybody is told of the end: its last line may lack a newline
             end = self._conclude()
             finished(end)
             server.finish({"exit_status": end.status})
@@ -177,6 +178,10 @@ class Supervisor:
         with suppress(OSError):  # a full disk must not end the service
             self._log.write(stream, data)
         self._hooks.output(stream, data)
+
+    def _close_log(self) -> None:
+        with suppress(OSError):
+            self._log.close()
 
     def _on_console(self, data: bytes) -> None:
         self._console.add(data)

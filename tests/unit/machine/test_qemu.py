@@ -70,7 +70,7 @@ def test_the_agents_channel_is_the_inherited_socket():
 @pytest.mark.parametrize(
     ("accelerator", "vcpus", "expected"),
     [
-        ("tcg", 1, {"tsc_early_khz=2600000", "tsc=reliable", "no_timer_check", "nolapic_timer"}),
+        ("tcg", 1, {"tsc_early_khz=2600000", "tsc=reliable", "no_timer_check"}),
         ("tcg", 2, {"tsc_early_khz=2600000", "tsc=reliable", "no_timer_check"}),
         ("kvm", 1, set()),
     ],
