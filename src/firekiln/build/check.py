@@ -78,16 +78,18 @@ def check(
     Base images are taken to have an empty config unless `base_configs` tells better. UsageError where the options
     make no sense; what `base_configs` raises.
     """
-    found: tuple[CheckWarning, ...] = ()
     try:
         definition = load(text, file=file, build_args=options.build_args)
-        found = in_order(definition.checks.select(definition.warnings))
-        quiet = replace(definition, checks=replace(definition.checks, error=False))
-        wanted = replace(options, all_stages=not options.target)
-        made = plan_definition(quiet, wanted, base_configs or any_image)
-        return CheckResult(warnings=made.warnings, source=definition.dockerfile.source)
     except DockerfileError as error:
-        return CheckResult(warnings=found, error=error)
+        return CheckResult(warnings=(), source=error.source or "", error=error)
+    checks, source = definition.checks, definition.dockerfile.source
+    wanted = replace(options, all_stages=not options.target)
+    quiet = replace(definition, checks=replace(checks, error=False))
+    try:
+        made = plan_definition(quiet, wanted, base_configs or any_image)
+    except DockerfileError as error:
+        return CheckResult(warnings=in_order(checks.select(definition.warnings)), source=source, error=error)
+    return CheckResult(warnings=made.warnings, source=source)
 
 
 def any_image(_reference: str, platform: Platform) -> Image:

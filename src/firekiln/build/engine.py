@@ -91,7 +91,13 @@ class Engine:
         )
         for warning in made.warnings:
             self._events.emit(
-                Warned(message=warning.message, rule=warning.rule.name, location=warning.location, span=warning.span)
+                Warned(
+                    message=warning.message,
+                    rule=warning.rule.name,
+                    location=warning.location,
+                    source=definition.dockerfile.source,
+                    span=warning.span,
+                )
             )
         for notice in made.notices:
             self._events.emit(Warned(message=notice))

@@ -79,12 +79,13 @@ class Status(_Happened):
 class Warned:
     """Something is allowed but doubtful. `rule` is the name of a build check, where it has one.
 
-    `span` is the part of the Dockerfile's text at `location` that is meant, where that is known.
+    `source` is the Dockerfile's text and `span` the part of it at `location` that is meant, where these are known.
     """
 
     message: str
     rule: str = ""
     location: Location | None = None
+    source: str | None = field(default=None, repr=False)
     span: str | None = None
 
 

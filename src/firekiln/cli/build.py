@@ -14,9 +14,9 @@ from typing import TypedDict, Unpack
 import click
 
 from firekiln import api
+from firekiln.cli.checks import LateWarnings, report_checks
 from firekiln.cli.options import build_arguments
 from firekiln.cli.progress import MODES, display
-from firekiln.dockerfile.excerpt import excerpt
 from firekiln.errors import UsageError
 
 
@@ -77,7 +77,8 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     if options["check"]:
         return _check(context, dockerfile, options)
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
-    view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
+    mode = "quiet" if options["quiet"] else options["progress"]
+    view = LateWarnings(display(mode, sys.stderr), sys.stderr, expand=bool(obj["debug"]))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = api.build(
@@ -102,12 +103,13 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
         )
     finally:
         view.close()
+    view.report()
     _report(result, options)
     return 0
 
 
 def _check(context: str | None, dockerfile: str | bytes | None, options: _Options) -> int:
-    """Print what checks find, as `docker build --check` does; 1 where that is anything."""
+    """The exit status of `--check`."""
     result = api.check(
         context,
         dockerfile=dockerfile,
@@ -115,15 +117,7 @@ def _check(context: str | None, dockerfile: str | bytes | None, options: _Option
         build_args=build_arguments(options["build_args"]),
         platform=options["platform"],
     )
-    if result.error is not None:
-        raise result.error
-    count = len(result.warnings)
-    found = "no warnings found." if not count else f"{count} warning{'s' if count > 1 else ''} found!"
-    click.echo(f"Check complete, {found}")
-    for warning in result.warnings:
-        click.echo(f"\nWARNING: {warning.rule.name} - {warning.rule.url}\n{warning.message}")
-        click.echo(excerpt(result.source, warning.location, span=warning.span), nl=False)
-    return 1 if count else 0
+    return report_checks(result)
 
 
 def _report(result: api.BuildResult, options: _Options) -> None:
