@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import strategies as st
 
 from firekiln.rootfs.tree import (
@@ -19,6 +21,7 @@ from firekiln.rootfs.tree import (
 )
 
 META = Meta(mode=0o644)
+NOBODY = 0xFFFFFFFF
 
 
 def folder(children: dict[bytes, Node] | None = None, *, opaque: bool = False, mode: int = 0o755) -> Directory:
@@ -43,12 +46,25 @@ names = st.one_of(
     st.binary(min_size=1, max_size=20).map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"_")),
 ).filter(lambda name: name not in {b".", b".."} and not name.startswith(b".wh."))
 
-xattr_names = st.sampled_from(
-    [b"security.capability", b"user.a", b"user.b" * 20, b"trusted.t", b"system.posix_acl_access", b"security.selinux"]
-)
-xattrs = st.dictionaries(xattr_names, st.binary(min_size=1, max_size=300), max_size=3).map(
-    lambda found: tuple(sorted(found.items()))
-)
+# The kernel looks into these two. vfs_cap_data, revision 2, with CAP_NET_BIND_SERVICE permitted and effective:
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+# posix_acl_xattr_header, entries (tag, permissions, id): rw- for the owner, r-- for user 7, rw- mask, r-- others:
+ACL = struct.pack("<I" + "HHI" * 5, 2, 1, 6, NOBODY, 2, 4, 7, 4, 4, NOBODY, 16, 6, NOBODY, 32, 4, NOBODY)
+values = st.binary(min_size=1, max_size=300)
+privileged = {
+    b"security.capability": st.just(CAPABILITY),
+    b"system.posix_acl_access": st.just(ACL),
+    b"trusted.t": values,
+    b"security.selinux": values,
+}
+
+
+def xattrs(kinds):
+    return st.fixed_dictionaries({}, optional=kinds).map(lambda found: tuple(sorted(found.items())))
+
+
+any_xattrs = xattrs({**privileged, b"user.a": values, b"user.b" * 20: values})
+special_xattrs = xattrs(privileged)  # the kernel knows user.* of files and directories only
 ids = st.one_of(st.sampled_from([0, 1, 1000, 65534, 65536, 2**31]), st.integers(0, 2**32 - 2))
 times = st.one_of(st.just(0), st.integers(0, 2**34 * 10**9), st.integers(-(10**18), -1))
 
@@ -56,20 +72,18 @@ times = st.one_of(st.just(0), st.integers(0, 2**34 * 10**9), st.integers(-(10**1
 modes = st.integers(0, 0o7777)
 
 
-def metas(modes=modes, times=times):
+def metas(attributes=any_xattrs):
     return st.builds(
         lambda mode, uid, gid, mtime, attrs: Meta(mode=mode, uid=uid, gid=gid, mtime_ns=mtime, xattrs=attrs),
         modes,
         ids,
         ids,
         times,
-        xattrs,
+        attributes,
     )
 
 
-link_metas = metas(st.just(0o777)).map(
-    lambda meta: Meta(mode=0o777, uid=meta.uid, gid=meta.gid, mtime_ns=meta.mtime_ns)
-)
+link_metas = st.builds(lambda uid, gid, mtime: Meta(mode=0o777, uid=uid, gid=gid, mtime_ns=mtime), ids, ids, times)
 contents = st.one_of(
     st.binary(max_size=50),
     st.tuples(st.sampled_from([1, 4095, 4096, 4097, 8192, 20000]), st.binary(min_size=1, max_size=3)).map(
@@ -91,7 +105,7 @@ def sparse_files(draw) -> File:
 
 devices = st.builds(
     lambda meta, block, major, minor: Device(meta=meta, block=block, major=major, minor=minor),
-    metas(),
+    metas(special_xattrs),
     st.booleans(),
     st.integers(1, 4095),
     st.integers(0, 2**20 - 1),
@@ -108,10 +122,10 @@ def leaves(*, whiteouts: bool, sockets: bool):
             st.one_of(st.just(b"t" * 4095), st.binary(min_size=1, max_size=60).filter(lambda t: b"\0" not in t)),
         ),
         devices,
-        st.builds(lambda meta: Fifo(meta=meta), metas()),
+        st.builds(lambda meta: Fifo(meta=meta), metas(special_xattrs)),
     ]
     if sockets:
-        kinds.append(st.builds(lambda meta: Socket(meta=meta), metas()))
+        kinds.append(st.builds(lambda meta: Socket(meta=meta), metas(special_xattrs)))
     if whiteouts:
         kinds.append(st.builds(Whiteout))
     return st.one_of(kinds)

@@ -23,7 +23,6 @@ from firekiln.rootfs.tree import Device, Directory, Extent, Fifo, File, Meta, No
 
 _SPARSE_FROM = 4096
 """Smaller files have no room for a hole; file systems that keep them in the inode report no blocks for them."""
-_GONE_OR_NONE = {errno.ENODATA, errno.EOPNOTSUPP}
 
 
 def read(path: str | os.PathLike[str], *, xattrs: bool = False) -> Tree:
@@ -162,12 +161,19 @@ class _HostDirectory:
         path = b"/proc/self/fd/%d/%s" % (parent, name)
         try:
             names = os.listxattr(path, follow_symlinks=False)
-            pairs = ((os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names))
-            return tuple(sorted(pairs)) if names else ()
         except OSError as error:
-            if error.errno in _GONE_OR_NONE:
+            if error.errno == errno.EOPNOTSUPP:
                 return ()
             raise
+        found = []
+        for attribute in names:
+            try:
+                found.append((os.fsencode(attribute), os.getxattr(path, attribute, follow_symlinks=False)))
+            except OSError as error:
+                # Listed, but the kernel has no such thing here: user.* of a fifo.
+                if error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+                    raise
+        return tuple(sorted(found))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

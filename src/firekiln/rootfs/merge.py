@@ -20,7 +20,7 @@ def merge(layers: Sequence[Tree]) -> Tree:
 def squash(layers: Sequence[Tree]) -> Tree:
     """One layer that does to whatever lies below it what `layers`, lowest first, do one after the other.
 
-    Whiteouts stay, and a directory that hides something of the layers below is opaque.
+    Whiteouts stay where they may hide something, and a directory that hides something of the layers below is opaque.
     """
     return _directory(reversed(layers), keep_whiteouts=True)
 
@@ -42,7 +42,8 @@ def _directory(nodes: Iterable[Node], *, keep_whiteouts: bool) -> Directory:
             break
     if not parts:
         return Directory(meta=Meta(mode=0o755))
-    load = partial(_children, parts, keep_whiteouts=keep_whiteouts)
+    # Where nothing below shows through, whiteouts would say nothing, and overlayfs would list them.
+    load = partial(_children, parts, keep_whiteouts=keep_whiteouts and not closed)
     return Directory(meta=parts[0].meta, load=load, opaque=keep_whiteouts and closed)
 
 

@@ -1,13 +1,15 @@
+import contextlib
 import itertools
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from firekiln.errors import RootfsError
-from firekiln.rootfs import erofs
+from firekiln.rootfs import directory, erofs
 from firekiln.rootfs.compare import describe, differences
 from firekiln.rootfs.lookup import get
 from firekiln.rootfs.tree import Device, Directory, Extent, File, Meta, PathSource, Whiteout, walk
@@ -197,3 +199,36 @@ def test_reading_one_file_reads_only_the_directories_on_its_way(tmp_path):
     back = erofs.read(tmp_path / "image")
     assert get(back, b"a/x").read() == b"1"
     assert back.children[b"b"]._children is None
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.erofs"), reason="erofs-utils is not installed")
+@pytest.mark.parametrize(
+    "options", [(), ("-Eforce-inode-extended",), ("-Eforce-inode-compact",), ("--chunksize=8192",)]
+)
+def test_what_mkfs_makes_without_compression_is_read(tmp_path, options):
+    root = tmp_path / "root"
+    (root / "d").mkdir(parents=True)
+    for size in (0, 1, 4095, 4096, 4097, 20_000):
+        (root / f"f{size}").write_bytes(os.urandom(size))
+    for number in range(300):
+        (root / "d" / f"{number:030}").write_bytes(b"same")
+    (root / "d" / "l").symlink_to("../f1")
+    (root / "hard").hardlink_to(root / "f1")
+    os.mkfifo(root / "p")
+    with contextlib.suppress(OSError):  # a file system without user xattrs still tests the rest
+        for name in ("f1", "f4095", "d"):
+            os.setxattr(root / name, "user.shared", b"by all of them")
+            os.setxattr(root / name, f"user.{name}", b"inline")
+    command = ["mkfs.erofs", "-x1", *options, tmp_path / "image", root]
+    subprocess.run(command, check=True, capture_output=True)
+    expected, found = directory.read(root, xattrs=True), erofs.read(tmp_path / "image")
+    if "-Eforce-inode-extended" not in options:  # compact inodes hold no times
+        expected, found = (timeless(tree, {}) for tree in (expected, found))
+    assert list(differences(expected, found)) == []
+
+
+def timeless(node, known):
+    if isinstance(node, Directory):
+        children = {name: timeless(child, known) for name, child in node.children.items()}
+        return Directory(meta=replace(node.meta, mtime_ns=0), children=children)
+    return known.setdefault(id(node), replace(node, meta=replace(node.meta, mtime_ns=0)))

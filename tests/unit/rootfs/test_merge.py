@@ -89,6 +89,13 @@ def test_a_directory_stacked_on_a_whiteout_or_file_becomes_opaque():
     assert {name: node.opaque for name, node in result.children.items()} == {b"a": True, b"b": True, b"c": False}
 
 
+def test_whiteouts_that_hide_nothing_are_not_kept():
+    layer = folder({b"d": folder({b"w": Whiteout(), b"f": file(), b"e": folder({b"w": Whiteout()})}, opaque=True)})
+    squashed = squash([layer])
+    assert paths(squashed) == [b"d", b"d/e", b"d/f"]
+    assert squashed.children[b"d"].opaque
+
+
 @given(trees(), trees(), trees())
 def test_squashing_neighbours_first_changes_nothing(one, two, three):
     whole = describe(merge([one, two, three]))

@@ -1,0 +1,214 @@
+"""Extended attributes as ext4 stores them: in what an inode has left, and in one block more.
+
+Source: Linux, `fs/ext4/xattr.h`, `xattr.c`, `acl.h`. POSIX ACLs have a form of their own on the disk, shorter than the
+one that getxattr(2) gives and a Tree holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from firekiln.errors import RootfsError
+from firekiln.rootfs.ext4.layout import BLOCK, INLINE_XATTRS, INODE_SIZE, Checksum
+from firekiln.rootfs.inodes import shown
+
+MAX_SHARED: Final = 1024
+"""How many inodes may share one block (EXT4_XATTR_REFCOUNT_MAX)."""
+HEADER: Final = Struct("<IIIII12x")
+"""`struct ext4_xattr_header` of a block: h_magic, h_refcount, h_blocks, h_hash, h_checksum. An inode has h_magic only."""
+ENTRY: Final = Struct("<BBHIII")
+"""`struct ext4_xattr_entry`: e_name_len, e_name_index, e_value_offs, e_value_inum, e_value_size, e_hash."""
+MAGIC: Final = 0xEA020000
+_PREFIXES: Final = {
+    1: b"user.",
+    2: b"system.posix_acl_access",
+    3: b"system.posix_acl_default",
+    4: b"trusted.",
+    6: b"security.",
+    7: b"system.",
+}
+_ACLS: Final = (2, 3)
+_NOT_STORED: Final = {b"system.data", b"system.richacl"}
+"""Names that mean something else to ext4."""
+_MAX_NAME = 255
+_INLINE_ROOM = INODE_SIZE - INLINE_XATTRS - 4
+_BLOCK_ROOM = BLOCK - HEADER.size
+_CHECKSUM_AT = 16
+_U32 = Struct("<I")
+
+_ACL_HEADER = Struct("<I")
+_ACL_XATTR_ENTRY = Struct("<HHI")
+_ACL_SHORT = Struct("<HH")
+_ACL_XATTR_VERSION, _ACL_EXT4_VERSION = 2, 1
+_ACL_WITH_ID, _ACL_WITHOUT_ID = {0x02, 0x08}, {0x01, 0x04, 0x10, 0x20}
+_ACL_NO_ID = 0xFFFFFFFF
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """`inline` goes into the inode, `block` (empty, or BLOCK bytes without place and checksum) elsewhere."""
+
+    inline: bytes = b""
+    block: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attribute:
+    index: int
+    suffix: bytes
+    value: bytes
+
+    @property
+    def room(self) -> int:
+        return ENTRY.size + _padded(len(self.suffix)) + _padded(len(self.value))
+
+    @property
+    def order(self) -> tuple[int, int, bytes]:
+        """In a block the kernel's search ends early by it."""
+        return self.index, len(self.suffix), self.suffix
+
+
+def pack(xattrs: Xattrs) -> Packed:
+    """RootfsError (without a path) where there is no room, no name for it, or no such ACL."""
+    inline: list[_Attribute] = []
+    outside: list[_Attribute] = []
+    room = _INLINE_ROOM - 4  # four zeros end the entries
+    for attribute in sorted((_attribute(name, value) for name, value in xattrs), key=lambda found: found.order):
+        if attribute.room <= room:
+            room -= attribute.room
+            inline.append(attribute)
+        else:
+            outside.append(attribute)
+    total = sum(attribute.room for attribute in outside)
+    if total + 4 > _BLOCK_ROOM:
+        raise RootfsError(f"extended attributes of {total} bytes; ext4 has room for {_BLOCK_ROOM - 4} in a block")
+    return Packed(
+        inline=_U32.pack(MAGIC) + _area(inline, _INLINE_ROOM, 0, hashed=False) if inline else b"",
+        block=_block(outside) if outside else b"",
+    )
+
+
+def _attribute(name: bytes, value: bytes) -> _Attribute:
+    for index, prefix in _PREFIXES.items():
+        if index in _ACLS:
+            if name == prefix:
+                return _Attribute(index, b"", acl_to_disk(value))
+        elif name.startswith(prefix) and len(prefix) < len(name) <= _MAX_NAME and name not in _NOT_STORED:
+            return _Attribute(index, name[len(prefix) :], value)
+    raise RootfsError(f"ext4 cannot hold an extended attribute named {shown(name)!r}")
+
+
+def _area(attributes: list[_Attribute], size: int, base: int, *, hashed: bool) -> bytes:
+    """Entries from the front, values from the end; `base` is what value offsets count besides."""
+    area = bytearray(size)
+    at, end = 0, size
+    for attribute in attributes:
+        value = attribute.value
+        end -= _padded(len(value))
+        area[end : end + len(value)] = value
+        offset = base + end if value else 0
+        entry_hash = _entry_hash(attribute) if hashed else 0
+        ENTRY.pack_into(area, at, len(attribute.suffix), attribute.index, offset, 0, len(value), entry_hash)
+        at += ENTRY.size
+        area[at : at + len(attribute.suffix)] = attribute.suffix
+        at += _padded(len(attribute.suffix))
+    return bytes(area)
+
+
+def _block(attributes: list[_Attribute]) -> bytes:
+    block_hash = 0
+    for attribute in attributes:
+        block_hash = (block_hash << 16 | block_hash >> 16) & 0xFFFFFFFF ^ _entry_hash(attribute)
+    return HEADER.pack(MAGIC, 1, 1, block_hash, 0) + _area(attributes, _BLOCK_ROOM, HEADER.size, hashed=True)
+
+
+def _entry_hash(attribute: _Attribute) -> int:
+    value = 0
+    for byte in attribute.suffix:
+        value = (value << 5 | value >> 27) & 0xFFFFFFFF ^ byte
+    padded = attribute.value.ljust(_padded(len(attribute.value)), b"\0")
+    for (word,) in _U32.iter_unpack(padded):
+        value = (value << 16 | value >> 16) & 0xFFFFFFFF ^ word
+    return value
+
+
+def finish_block(block: bytes, place: int, users: int, checksum: Checksum) -> bytes:
+    """A block of `pack` as it is written at block `place` for `users` inodes."""
+    data = bytearray(block)
+    _U32.pack_into(data, 4, users)
+    _U32.pack_into(data, _CHECKSUM_AT, checksum.of(bytes(data), prefix=place.to_bytes(8, "little")))
+    return bytes(data)
+
+
+def unpack(inline: bytes, block: bytes, value_of: Callable[[int, int], bytes]) -> Xattrs:
+    """All xattrs of an inode, sorted. `inline` is what follows i_extra_isize, `block` is empty where there is none.
+
+    `value_of` reads a value, given the inode that holds it and its size. ValueError, struct.error on damage.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    if len(inline) > 4 and _U32.unpack_from(inline)[0] == MAGIC:
+        found.extend(_read_area(inline, 4, 4, value_of))
+    if block:
+        if HEADER.unpack_from(block)[0] != MAGIC:
+            raise ValueError("a broken block of extended attributes")
+        found.extend(_read_area(block, HEADER.size, 0, value_of))
+    return tuple(sorted(found))
+
+
+def _read_area(
+    data: bytes, at: int, base: int, value_of: Callable[[int, int], bytes]
+) -> Iterator[tuple[bytes, bytes]]:
+    while at + 4 <= len(data) and data[at : at + 4] != b"\0\0\0\0":
+        name_length, index, offset, inode, size, _ = ENTRY.unpack_from(data, at)
+        suffix = data[at + ENTRY.size : at + ENTRY.size + name_length]
+        value = value_of(inode, size) if inode else data[base + offset : base + offset + size]
+        if index not in _PREFIXES or len(suffix) < name_length or len(value) < size:
+            raise ValueError("a broken extended attribute")
+        at += ENTRY.size + _padded(name_length)
+        yield _PREFIXES[index] + suffix, acl_from_disk(value) if index in _ACLS else value
+
+
+def acl_to_disk(value: bytes) -> bytes:
+    """RootfsError where `value` is no ACL in the form of getxattr(2)."""
+    try:
+        return _ACL_HEADER.pack(_ACL_EXT4_VERSION) + b"".join(_disk_entries(value))
+    except ValueError:
+        raise RootfsError("its POSIX ACL is malformed") from None
+
+
+def _disk_entries(value: bytes) -> Iterable[bytes]:
+    body = value[_ACL_HEADER.size :]
+    if value[: _ACL_HEADER.size] != _ACL_HEADER.pack(_ACL_XATTR_VERSION) or len(body) % _ACL_XATTR_ENTRY.size:
+        raise ValueError
+    for tag, permissions, owner in _ACL_XATTR_ENTRY.iter_unpack(body):
+        if tag in _ACL_WITH_ID:
+            yield _ACL_XATTR_ENTRY.pack(tag, permissions, owner)
+        elif tag in _ACL_WITHOUT_ID:
+            yield _ACL_SHORT.pack(tag, permissions)
+        else:
+            raise ValueError
+
+
+def acl_from_disk(value: bytes) -> bytes:
+    """The form of getxattr(2). ValueError, struct.error where `value` is no ACL of ext4."""
+    if value[: _ACL_HEADER.size] != _ACL_HEADER.pack(_ACL_EXT4_VERSION):
+        raise ValueError("a broken ACL")
+    entries = [_ACL_HEADER.pack(_ACL_XATTR_VERSION)]
+    at = _ACL_HEADER.size
+    while at < len(value):
+        tag, permissions = _ACL_SHORT.unpack_from(value, at)
+        owner = _ACL_NO_ID
+        if tag in _ACL_WITH_ID:
+            owner = _ACL_XATTR_ENTRY.unpack_from(value, at)[2]
+        at += _ACL_XATTR_ENTRY.size if tag in _ACL_WITH_ID else _ACL_SHORT.size
+        entries.append(_ACL_XATTR_ENTRY.pack(tag, permissions, owner))
+    return b"".join(entries)
+
+
+def _padded(length: int) -> int:
+    return -(-length // 4) * 4
