@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from firekiln.errors import FirekilnError, MachineError
@@ -77,11 +78,12 @@ def detach(state: State, record: Record, lock: MachineLock) -> None:
 
     The lock passes to that process. Raises the FirekilnError with which the start failed.
     """
+    log = state.folder_of(record.id) / "supervisor.log"
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as answer:
         try:
             argv = [sys.executable, "-m", __name__, str(state.folder), record.id, str(lock.fd), str(writer)]
-            with (state.folder_of(record.id) / "supervisor.log").open("wb") as complaints:
+            with log.open("wb") as complaints:
                 subprocess.run(
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -97,7 +99,10 @@ def detach(state: State, record: Record, lock: MachineLock) -> None:
             lock.release()
         line = answer.readline()
     if not line:
-        raise MachineError("the machine's supervisor ended unexpectedly", hint="firekiln ps -a says what is left")
+        reason = "it ended without a word"
+        with suppress(OSError):
+            reason = (log.read_text(errors="replace").strip().splitlines() or [reason])[-1]
+        raise MachineError(f"the machine's supervisor failed: {reason}", hint="firekiln ps -a says what is left")
     said = json.loads(line)
     if "error" in said:
         error = MachineError(said["error"], hint=said["hint"])
