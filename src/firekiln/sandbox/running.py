@@ -68,8 +68,7 @@ class Running:
             else:
                 self._poll.unregister(fd)
                 del self.pipes[fd]
-        if not events or self.status is not None:
-            self.was_full = self.was_full or self.area.nearly_full()
+        self.was_full = self.was_full or self.area.nearly_full()
         return bool(events)
 
     def _hear(self) -> None:

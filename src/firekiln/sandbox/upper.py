@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from firekiln.sandbox import mounts
 
 ENOUGH: Final = 1 << 30
 """Bytes that a tmpfs must be able to hold to be used at all."""
-_PREFIX: Final = "step-"
+_PREFIX: Final = "firekiln-step-"
+_SWEPT_AFTER: Final = 1.0
+"""Seconds after which a folder that nobody has locked is nobody's: it is locked right after it is made."""
 _NEARLY_FULL: Final = 0.97
 
 
@@ -82,6 +85,8 @@ def sweep(work: Path) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             held.callback(os.close, lock)
+            if time.time() - os.fstat(lock).st_mtime < _SWEPT_AFTER:
+                continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
 

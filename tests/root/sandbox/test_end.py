@@ -145,6 +145,7 @@ def test_a_killed_build_leaves_no_process_and_no_mount(base, tmp_path, memory):
         build.kill()
     assert gone("54324", 2)
     assert ended(spawner)
+    time.sleep(1)  # younger folders are left alone
     with NamespaceRunner(tmp_path) as later:  # what the killed one left on disk goes with the next one's start
         step = Step(layers=(base,), args=("/bin/true",), env=(), cwd="/")
         with later.run(step, output=lambda _, __: None, cancel=threading.Event()) as outcome:

@@ -77,6 +77,16 @@ def test_capabilities_umask_and_descriptors_are_docker_s(run):
     assert lines[8] == "/dev/null"
 
 
+def test_an_insecure_step_keeps_all_capabilities_and_may_mount(run):
+    result = run(
+        "mount -t tmpfs x /tmp && grep CapEff /proc/self/status; touch /proc/sys/kernel/domainname", insecure=True
+    )
+    assert result.status == 0
+    assert int(result.out.split()[1], 16) & ~0xA80425FB
+    assert run("mount -t tmpfs x /tmp").status != 0
+    assert result.changed == {}
+
+
 def test_another_user_has_no_capabilities(run):
     assert "CapEff:\t0000000000000000" in run("cat /proc/self/status", user="bob").out
 

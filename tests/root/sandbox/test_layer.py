@@ -80,11 +80,12 @@ def test_an_upper_side_on_disk_gives_the_same_changes(run, tmp_path):
 
 
 def test_what_a_killed_runner_left_on_disk_is_removed(run, tmp_path):
-    leftover = tmp_path / "step-old" / "upper"
-    leftover.mkdir(parents=True)
-    (leftover / "f").touch()
+    for name in ("firekiln-step-old", "firekiln-step-new", "step-of-another"):
+        (tmp_path / name / "upper").mkdir(parents=True)
+    for name in ("firekiln-step-old", "step-of-another"):
+        os.utime(tmp_path / name, (1, 1))
     run("true")
-    assert not leftover.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"firekiln-step-new", "step-of-another"}
 
 
 def test_a_step_that_fills_the_memory_is_run_again_on_disk(run, monkeypatch, tmp_path):
