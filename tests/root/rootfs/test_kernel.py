@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from firekiln.rootfs import directory, erofs
 from firekiln.rootfs.compare import differences
@@ -17,8 +16,11 @@ from trees import CAPABILITY, file, folder, link, sparse, trees
 
 pytestmark = pytest.mark.root
 
-several = st.lists(trees(), min_size=8, max_size=8).map(
-    lambda found: folder({b"%d" % number: tree for number, tree in enumerate(found)})
+kernel = settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.generate],  # each try costs mounts: a failure is not shrunk
+    suppress_health_check=list(HealthCheck),
 )
 
 
@@ -50,13 +52,8 @@ def memory(tmp_path):
         yield path
 
 
-@settings(
-    max_examples=4,
-    deadline=None,
-    phases=[Phase.generate],  # each try costs mounts: a failure is not shrunk
-    suppress_health_check=list(HealthCheck),
-)
-@given(several)
+@kernel
+@given(trees())
 def test_the_kernel_sees_every_node_as_it_was_in_the_tree(memory, tree):
     erofs.write(tree, memory / "image")
     with seen_by_the_kernel(memory / "image", memory / "mnt") as seen:
@@ -91,13 +88,8 @@ def test_the_kernel_sees_what_lies_at_the_limits(memory):
             assert list(differences(tree, seen)) == []
 
 
-@settings(
-    max_examples=4,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-@given(several, several)
+@kernel
+@given(trees(), trees())
 def test_overlayfs_shows_two_layers_as_merge_does(memory, lower, upper):
     lower = merge([lower])
     drop_needless_whiteouts(upper, lower)

@@ -1,9 +1,11 @@
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 from firekiln.rootfs.compare import describe, differences
 from firekiln.rootfs.merge import merge, squash, stack
 from firekiln.rootfs.tree import Directory, Meta, Whiteout, walk
 from trees import file, folder, link, trees
+
+few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def paths(tree):
@@ -96,6 +98,7 @@ def test_whiteouts_that_hide_nothing_are_not_kept():
     assert squashed.children[b"d"].opaque
 
 
+@few
 @given(trees(), trees(), trees())
 def test_squashing_neighbours_first_changes_nothing(one, two, three):
     whole = describe(merge([one, two, three]))
@@ -104,6 +107,7 @@ def test_squashing_neighbours_first_changes_nothing(one, two, three):
     assert not any(isinstance(node, Whiteout) for _, node in walk(merge([one, two, three])))
 
 
+@few
 @given(trees(whiteouts=False))
 def test_a_tree_without_whiteouts_merges_to_itself(tree):
     assert list(differences(tree, merge([tree]))) == []
