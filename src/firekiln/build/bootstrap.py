@@ -38,6 +38,7 @@ from firekiln.errors import BuildError, ImageNotFoundError, MissingProgramError
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, PathSource, Tree
+from firekiln.sandbox.confine import confined
 
 __all__ = ["Archive", "Recipe", "bootstrap", "host_archive", "is_known", "recipes"]
 
@@ -45,9 +46,6 @@ MIRROR_VARIABLE: Final = "FIREKILN_DEBIAN_MIRROR"
 _KEYRINGS: Final = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
-)
-_CONFINED: Final = (
-    "setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc".split()  # util-linux
 )
 _APT_SETTINGS: Final = ("Acquire::http", "Acquire::https", "Acquire::Retries", "Acquire::ForceIPv4")
 _LAST_LINES: Final = 20
@@ -83,7 +81,7 @@ def bootstrap(
         progress(f"bootstrapping Debian {recipe.suite} ({architecture}) from {archive.mirror}")
         spool = folder / "root.tar"
         argv = mmdebstrap_argv(recipe, architecture, spool, apt_options=_apt_options())
-        _run([*_CONFINED, *argv], sources(recipe, archive, keyring=str(archive.keyring)), folder, epoch, progress)
+        _run(confined(argv), sources(recipe, archive, keyring=str(archive.keyring)), folder, epoch, progress)
         tree = _tree(spool)
         finish(tree, recipe, epoch=epoch)
         yield tree, image(recipe, platform, epoch=epoch)
@@ -184,7 +182,8 @@ def _run(argv: Sequence[str], stdin: str, folder: Path, epoch: int, progress: Pr
                 process.kill()
                 raise
     if process.returncode != 0:
-        reason = next((line.removeprefix("E: ") for line in last if line.startswith("E: ")), "no reason given")
+        said = last[-1] if last else "no reason given"
+        reason = next((line.removeprefix("E: ") for line in last if line.startswith("E: ")), said)
         raise BuildError(f"mmdebstrap failed: {reason}", hint="its output above says more")
 
 

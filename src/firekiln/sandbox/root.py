@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from firekiln.sandbox import contained, syscalls
+from firekiln.sandbox import confine, contained, mounts, syscalls
 from firekiln.sandbox.request import Attached, Mount, Request, Stack, Stub, Tmpfs
 from firekiln.sandbox.syscalls import (
     AT_EMPTY_PATH,
@@ -36,7 +36,6 @@ from firekiln.sandbox.syscalls import (
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
-    MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
@@ -71,9 +70,13 @@ def prepare(folder: str) -> None:
     there; nothing of it is used.
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("none", "/", None, MS_REC | MS_PRIVATE)
-    syscalls.mount("firekiln", folder, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=700")
-    os.chdir(folder)
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    confine.make_private()
+    area = mounts.tmpfs(mode=0o700, attributes=MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+    syscalls.move_mount(area, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    os.fchdir(area)
+    os.close(place)
+    os.close(area)
     for name in "lersu":
         os.mkdir(name)
     syscalls.pivot_root(".", ".")

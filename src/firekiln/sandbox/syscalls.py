@@ -84,6 +84,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags))
 
 
+def setns(fd: int, nstype: int) -> None:
+    """setns(2)."""
+    _check(_libc.setns(fd, nstype))
+
+
 def mount(source: str, target: str, filesystemtype: str | None, flags: int = 0, data: str | None = None) -> None:
     """mount(2). The OSError names the target."""
     arguments = (_bytes(source), _bytes(target), _bytes(filesystemtype), ctypes.c_ulong(flags), _bytes(data))

@@ -1,0 +1,48 @@
+"""Mounts that nobody else sees, from inside a chroot too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from firekiln.sandbox import syscalls
+from firekiln.sandbox.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC
+
+_MAIN: Final = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from firekiln.sandbox.confine import execute; execute(sys.argv[2:])"
+)
+
+
+def make_private() -> None:
+    """Stop mounts from propagating out of and into this process's mount namespace, which is its own.
+
+    The root of a chroot need not be a mount, and only mounts propagate, so the process goes to the namespace's own root
+    (setns(2): joining a mount namespace sets root and working directory to its root) and stays there.
+    """
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(namespace, CLONE_NEWNS)
+    finally:
+        os.close(namespace)
+    syscalls.mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def confined(argv: Sequence[str]) -> list[str]:
+    """The command line of `argv` in mount and pid namespaces of its own, which end with it, and it with its parent."""
+    package = str(Path(__file__).parents[2])
+    in_namespaces = "unshare --mount --propagation unchanged --pid --fork --kill-child --mount-proc".split()
+    return [sys.executable, "-I", "-S", "-c", _MAIN, package, "setpriv", "--pdeathsig", "KILL", *in_namespaces, *argv]
+
+
+def execute(argv: Sequence[str]) -> None:
+    """Become `argv`, in a mount namespace that nothing propagates to or from; root and folder stay what they were."""
+    syscalls.unshare(CLONE_NEWNS)
+    places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", ".")]
+    make_private()
+    os.fchdir(places[0])
+    os.chroot(".")
+    os.fchdir(places[1])
+    os.execvp(argv[0], argv)  # noqa: S606 - argv as it is: no shell
