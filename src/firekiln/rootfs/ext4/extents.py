@@ -19,14 +19,15 @@ from firekiln.rootfs.ext4.layout import (
 )
 
 _MAX_DEPTH = 5  # EXT4_MAX_EXTENT_DEPTH
+_ONE_EXTENT = EXTENT_HEADER.pack(EXTENT_MAGIC, 1, EXTENTS_IN_INODE, 0, 0)
 
 
 class Run(NamedTuple):
-    """`count` blocks of a file from its block `logical` on lie from the image's block `physical` on."""
+    """`length` blocks of a file from its block `logical` on lie from the image's block `physical` on."""
 
     logical: int
     physical: int
-    count: int
+    length: int
 
 
 def tree_blocks(extents: int) -> int:
@@ -43,6 +44,8 @@ def pack(runs: list[Run], allocate: Callable[[], int], seed: int) -> tuple[bytes
 
     `allocate` gives a free block each time; `seed` is the inode's checksum state.
     """
+    if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
+        return _ONE_EXTENT + EXTENT.pack(*_halves(runs[0])), []
     entries = [(run.logical, EXTENT.pack(*_halves(run))) for run in _limited(runs)]
     blocks: list[tuple[int, bytes]] = []
     depth = 0
@@ -72,7 +75,7 @@ def _limited(runs: list[Run]) -> Iterator[Run]:
 
 
 def _halves(run: Run) -> tuple[int, int, int, int]:
-    return run.logical, run.count, run.physical >> 32, run.physical & 0xFFFFFFFF
+    return run.logical, run.length, run.physical >> 32, run.physical & 0xFFFFFFFF
 
 
 def unpack(node: bytes, read_block: Callable[[int], bytes], depth: int | None = None) -> Iterator[Run]:

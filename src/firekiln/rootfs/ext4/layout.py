@@ -6,6 +6,7 @@ big-endian, see `journal.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -121,6 +122,7 @@ EXTENTS_IN_BLOCK: Final = (BLOCK - EXTENT_HEADER.size - 4) // EXTENT.size
 
 _U32 = Struct("<I")
 _INODE_SEED = Struct("<II")
+_extend: Callable[[int, bytes], int] = google_crc32c.extend
 
 
 class Checksum:
@@ -136,28 +138,28 @@ class Checksum:
 
     @classmethod
     def of_uuid(cls, uuid: bytes) -> Checksum:
-        return cls(google_crc32c.value(uuid))
+        return cls(_extend(0, uuid))
 
     def inode_seed(self, number: int, generation: int = 0) -> int:
         """The state from which an inode's own metadata (itself, its directory's and extents' blocks) continue."""
-        return google_crc32c.extend(self.seed, _INODE_SEED.pack(number, generation))
+        return _extend(self.seed, _INODE_SEED.pack(number, generation))
 
     def of(self, data: bytes, *, prefix: bytes = b"") -> int:
-        return google_crc32c.extend(self.seed, prefix + data) ^ 0xFFFFFFFF
+        return _extend(self.seed, prefix + data) ^ 0xFFFFFFFF
 
     def of_descriptor(self, group: int, descriptor: bytes) -> int:
         """bg_checksum, over a descriptor with zeros in its place."""
-        return google_crc32c.extend(self.seed, _U32.pack(group) + descriptor) & 0xFFFF ^ 0xFFFF
+        return _extend(self.seed, _U32.pack(group) + descriptor) & 0xFFFF ^ 0xFFFF
 
 
 def continued(seed: int, data: bytes) -> int:
     """The checksum of metadata that belong to the inode of `seed`."""
-    return google_crc32c.extend(seed, data) ^ 0xFFFFFFFF
+    return _extend(seed, data) ^ 0xFFFFFFFF
 
 
 def superblock_checksum(superblock: bytes) -> int:
     """s_checksum, over what stands before it."""
-    return google_crc32c.value(superblock[: SUPERBLOCK_SIZE - 4]) ^ 0xFFFFFFFF
+    return _extend(0, superblock[: SUPERBLOCK_SIZE - 4]) ^ 0xFFFFFFFF
 
 
 def blocks_of(size: int) -> int:

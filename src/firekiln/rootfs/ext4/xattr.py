@@ -18,7 +18,7 @@ from firekiln.rootfs.inodes import shown
 MAX_SHARED: Final = 1024
 """How many inodes may share one block (EXT4_XATTR_REFCOUNT_MAX)."""
 HEADER: Final = Struct("<IIIII12x")
-"""`struct ext4_xattr_header` of a block: h_magic, h_refcount, h_blocks, h_hash, h_checksum. An inode has h_magic only."""
+"""`struct ext4_xattr_header` of a block: h_magic, h_refcount, h_blocks, h_hash, h_checksum; an inode has only h_magic."""
 ENTRY: Final = Struct("<BBHIII")
 """`struct ext4_xattr_entry`: e_name_len, e_name_index, e_value_offs, e_value_inum, e_value_size, e_hash."""
 MAGIC: Final = 0xEA020000
@@ -160,9 +160,7 @@ def unpack(inline: bytes, block: bytes, value_of: Callable[[int, int], bytes]) -
     return tuple(sorted(found))
 
 
-def _read_area(
-    data: bytes, at: int, base: int, value_of: Callable[[int, int], bytes]
-) -> Iterator[tuple[bytes, bytes]]:
+def _read_area(data: bytes, at: int, base: int, value_of: Callable[[int, int], bytes]) -> Iterator[tuple[bytes, bytes]]:
     while at + 4 <= len(data) and data[at : at + 4] != b"\0\0\0\0":
         name_length, index, offset, inode, size, _ = ENTRY.unpack_from(data, at)
         suffix = data[at + ENTRY.size : at + ENTRY.size + name_length]

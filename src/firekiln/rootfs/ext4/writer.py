@@ -1,0 +1,201 @@
+"""Writes a Tree as an ext4 file system: no mount, no root, no other program.
+
+Deterministic: the same Tree and options give the same bytes. First everything gets its number and its place, then a
+thread moves the content while the metadata are packed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from firekiln.errors import RootfsError
+from firekiln.rootfs.ext4 import groups, inodetable
+from firekiln.rootfs.ext4.content import CopyingThread, Progress
+from firekiln.rootfs.ext4.geometry import Layout, fit
+from firekiln.rootfs.ext4.groups import Identity
+from firekiln.rootfs.ext4.journal import superblock as journal_superblock
+from firekiln.rootfs.ext4.layout import BLOCK, INODE_SIZE, JOURNAL_INODE, RESIZE_INODE, Checksum
+from firekiln.rootfs.ext4.placing import Placed, fill_directories, needed, place
+from firekiln.rootfs.ext4.plan import Plan, plan
+from firekiln.rootfs.tree import Directory, Meta, Tree
+
+_MAX_LABEL = 16
+_MAX_EPOCH = (1 << 32) - 1
+_UUID_BYTES = 16
+_PIECES = 512  # IOV_MAX is 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large an image shall be: `total` bytes, or as small as its content allows with `extra` bytes left free."""
+
+    total: int | None = None
+    extra: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written: the image's bytes, and its UUID as text."""
+
+    size: int
+    uuid: str
+
+
+def write(
+    tree: Tree,
+    out: int | str | os.PathLike[str],
+    *,
+    size: Size | int | None = None,
+    journal: bool = True,
+    growth: bool = True,
+    label: str = "",
+    uuid: str | None = None,
+    epoch: int = 0,
+    whiteouts: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Write `tree` to `out`: a path, or a file's descriptor open for reading and writing, whose content is dropped.
+
+    `size` is in bytes (None: the smallest that fits); what is less than a block of it stays unused. What is free is a
+    hole of the file. `growth` keeps room for the descriptors of a larger file system, as mke2fs does; without it the
+    kernel can still grow it. `uuid` is derived from all but the content of files where it is None. `epoch` is the
+    time of birth in the superblock, in seconds. `lost+found` is added where it is missing. Times are stored as far as
+    ext4 has them (1901 to 2446), others as the nearest; access, change and birth get the time of modification.
+    Whiteouts and opaque directories, which a merged Tree has not, are stored as overlayfs wants them with
+    `whiteouts`, and refused without. `progress` is called by another thread.
+
+    RootfsError, with the path within the Tree, for what ext4 cannot hold, for content that ends early and for a size
+    that is too small; OSError where the host fails. A file that was begun is left to the caller, who alone knows its
+    final name.
+    """
+    wanted = size if isinstance(size, Size) else Size(total=size)
+    planned = plan(tree, epoch=epoch, whiteouts=whiteouts)
+    identity = _identity(planned, label, uuid, epoch)
+    checksum = Checksum.of_uuid(identity.uuid)
+    fill_directories(planned, checksum, identity.hash_seed)
+    layout = fit(
+        needed(planned),
+        planned.last_inode,
+        total=None if wanted.total is None else wanted.total // BLOCK,
+        extra=-(-wanted.extra // BLOCK),
+        journal=journal,
+        growth=growth,
+    )
+    placed = place(planned, layout.space, checksum)
+    with ExitStack() as cleanup:
+        if not isinstance(out, int):
+            out = os.open(out, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            cleanup.callback(os.close, out)
+        os.ftruncate(out, 0)
+        os.ftruncate(out, layout.geometry.blocks * BLOCK)
+        cleanup.enter_context(CopyingThread(out, placed.copies, progress))
+        _write_all(out, _metadata(planned, placed, layout, identity, checksum))
+    return Written(size=layout.geometry.blocks * BLOCK, uuid=_text(identity.uuid))
+
+
+def empty(
+    out: int | str | os.PathLike[str],
+    size: int,
+    *,
+    journal: bool = False,
+    label: str = "",
+    uuid: str | None = None,
+    epoch: int = 0,
+) -> Written:
+    """An empty file system of `size` bytes, made in a few milliseconds: a scratch drive, so without journal by habit.
+
+    It takes some 100 KiB of the host for each 10 GiB. The root belongs to root and has mode 0755. Else as `write`.
+    """
+    tree = Directory(meta=Meta(mode=0o755, mtime_ns=epoch * 10**9))
+    return write(tree, out, size=size, journal=journal, growth=False, label=label, uuid=uuid, epoch=epoch)
+
+
+def _identity(planned: Plan, label: str, uuid: str | None, epoch: int) -> Identity:
+    name = label.encode()
+    if len(name) > _MAX_LABEL or b"\0" in name:
+        raise RootfsError(f"{label!r} is no label for ext4, which takes {_MAX_LABEL} bytes")
+    if not 0 <= epoch <= _MAX_EPOCH:
+        raise RootfsError(f"the superblock has no place for the time {epoch}")
+    given = _derived(planned.digest[:_UUID_BYTES]) if uuid is None else _parsed(uuid)
+    return Identity(uuid=given, hash_seed=planned.digest[_UUID_BYTES:], label=name, epoch=epoch)
+
+
+def _derived(digest: bytes) -> bytes:
+    """RFC 9562, version 8 (custom)."""
+    uuid = bytearray(digest)
+    uuid[6] = uuid[6] & 0x0F | 0x80
+    uuid[8] = uuid[8] & 0x3F | 0x80
+    return bytes(uuid)
+
+
+def _parsed(text: str) -> bytes:
+    try:
+        uuid = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        uuid = b""
+    if len(uuid) != _UUID_BYTES or not any(uuid):
+        raise RootfsError(f"{text!r} is no UUID")
+    return uuid
+
+
+def _text(uuid: bytes) -> str:
+    digits = uuid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _metadata(
+    planned: Plan, placed: Placed, layout: Layout, identity: Identity, checksum: Checksum
+) -> Iterator[tuple[int, bytes]]:
+    """Everything but the content of files, each piece with its offset in the image."""
+    geometry = layout.geometry
+    yield from ((block * BLOCK, data) for block, data in placed.blocks)
+    table = inodetable.inode_table(planned, placed, checksum)
+    kept = b""
+    if geometry.journal:
+        record, kept = inodetable.journal_inode(layout, identity.epoch, checksum)
+        _set(table, JOURNAL_INODE, record)
+        yield layout.journal[0].physical * BLOCK, journal_superblock(geometry.journal, BLOCK, identity.uuid)
+    if layout.resize is not None:
+        _set(table, RESIZE_INODE, inodetable.resize_inode(layout, identity.epoch, checksum))
+        doubly, reserved = groups.resize_blocks(layout)
+        yield layout.resize * BLOCK, doubly
+        yield (1 + geometry.descriptors) * BLOCK, reserved
+    yield from ((block * BLOCK, data) for block, data in inodetable.table_pieces(layout, table))
+    directories = inodetable.directories(planned, geometry)
+    made = list(groups.groups(layout, last_inode=planned.last_inode, directories=directories, checksum=checksum))
+    for group in made:
+        yield from group.bitmaps()
+    yield from groups.copies(geometry, identity, made, kept)
+
+
+def _set(table: bytearray, number: int, record: bytes) -> None:
+    table[(number - 1) * INODE_SIZE : number * INODE_SIZE] = record
+
+
+def _write_all(fd: int, pieces: Iterable[tuple[int, bytes]]) -> None:
+    """Writes pieces at their offsets, those that adjoin together."""
+    gathered: list[bytes] = []
+    start = end = 0
+    for offset, data in pieces:
+        if offset != end or len(gathered) >= _PIECES:
+            _write_at(fd, gathered, start)
+            gathered, start, end = [], offset, offset
+        gathered.append(data)
+        end += len(data)
+    _write_at(fd, gathered, start)
+
+
+def _write_at(fd: int, pieces: list[bytes], offset: int) -> None:
+    if not pieces:
+        return
+    total = sum(map(len, pieces))
+    written = os.pwritev(fd, pieces, offset)
+    if written < total:
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            offset += written
+            written = os.pwrite(fd, rest, offset)
+            rest = rest[written:]
