@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from firekiln.machine.machine import Machine
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory
@@ -11,6 +12,11 @@ from firekiln.store import Store, StoredImage
 from trees import file, folder, link
 
 BUSYBOX = Path("/bin/busybox")
+
+
+def output(machine: Machine, stream: str = "stdout") -> str:
+    """What its log holds of one stream."""
+    return "".join(line.text for line in machine.logs() if line.stream == stream)
 
 
 def argv(store: Store, *args: str) -> list[str]:

@@ -15,7 +15,7 @@ from firekiln.errors import ConflictError, FirekilnError
 from firekiln.machine.inspection import machine_inspect
 from firekiln.machine.run import RunOptions, start
 from firekiln.machine.state import State
-from machines import argv, busybox, put_image
+from machines import argv, busybox, output, put_image
 from trees import file, folder
 
 FOREVER = ("sh", "-c", "trap 'echo stopped; exit 3' TERM; echo ready; while :; do sleep 0.1; done")
@@ -26,10 +26,6 @@ def wait_for(condition, seconds=20):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def output(machine, stream="stdout"):
-    return "".join(line.text for line in machine.logs() if line.stream == stream)
 
 
 def processes_of(machine):
