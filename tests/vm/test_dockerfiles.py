@@ -13,7 +13,7 @@ BASE = """\
 FROM scratch AS base
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
-RUN mkdir -p /etc && echo 'root:x:0:0::/root:/bin/sh' > /etc/passwd && echo 'web:x:33:34::/www:/bin/sh' >> /etc/passwd \\
+RUN mkdir -p /etc && printf 'root:x:0:0::/root:/bin/sh\\nweb:x:33:34::/www:/bin/sh\\n' > /etc/passwd \\
  && printf 'root:x:0:\\nweb:x:34:\\nlog:x:40:web\\n' > /etc/group
 FROM base
 """
