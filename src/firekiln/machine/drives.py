@@ -36,7 +36,7 @@ def layer_drives(store: Store, layers: Sequence[Layer]) -> tuple[Layer, ...]:
 def make_scratch(path: Path, size: int) -> None:
     """Make an empty ext4 file system of `size` bytes at `path`, a sparse file that takes 20 MB at first.
 
-    The image's own time stamps do not matter here, so mke2fs serves; it takes 15 ms. UsageError's like: MachineError.
+    MachineError where it cannot be made, StoreError where the disk is full. mke2fs does it in 15 ms.
     """
     if size < _SMALLEST_DISK:
         raise MachineError(f"a disk of {size} bytes is too small", hint="--disk-size takes 32m at least")

@@ -1,7 +1,7 @@
 """QEMU's `microvm` machine: no BIOS, no PCI; virtio over MMIO, the kernel entered by PVH.
 
-Which options are there, and which are not, was measured: see docs/architecture.md. The command line is made by a pure
-function, `qemu_argv`.
+Which options are there, and which are not, was measured; what costs time is said beside them. The command line is made
+by a pure function, `qemu_argv`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
 def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None) -> str:
     """The kernel's words. Under TCG most boots hang unless the kernel is told the frequency of its TSC.
 
-    Never `nolapic_timer`, though it saves the tenth of a second in which that timer is calibrated: the machine's ACPI is
+    Never `nolapic_timer`, though it saves the tenth of a second that the timer's calibration takes: the machine's ACPI is
     of the reduced kind, with which Linux leaves the PIT alone, and a guest without either has no timer at all.
     """
     words = [*COMMAND_LINE]
