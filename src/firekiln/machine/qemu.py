@@ -99,8 +99,8 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
 def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None) -> str:
     """The kernel's words. Under TCG most boots hang unless the kernel is told the frequency of its TSC.
 
-    Never `nolapic_timer`, though it saves the tenth of a second that the timer's calibration takes: the machine's ACPI is
-    of the reduced kind, with which Linux leaves the PIT alone, and a guest without either has no timer at all.
+    Never `nolapic_timer`, though it saves the tenth of a second that the timer's calibration takes: the machine's ACPI
+    is of the reduced kind, with which Linux leaves the PIT alone, and a guest without either has no timer at all.
     """
     words = [*COMMAND_LINE]
     if accelerator == "tcg":
