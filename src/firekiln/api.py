@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
+from typing import TYPE_CHECKING
 
 from firekiln.build.check import CheckResult
 from firekiln.build.check import check as check_dockerfile
@@ -27,6 +28,9 @@ from firekiln.errors import BuildError, ImageNotFoundError, UsageError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
+
+if TYPE_CHECKING:
+    from firekiln.machine.machine import Machine
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
@@ -176,6 +180,60 @@ def create_base(
             f"{reference}: no recipe makes this base image", hint="`firekiln base ls` shows which there are"
         )
     return made
+
+
+def run(
+    image: str | BuildResult,
+    *args: str,
+    name: str = "",
+    ports: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    working_dir: str | None = None,
+    entrypoint: str | None = None,
+    memory: int | None = None,
+    vcpus: int = 1,
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> Machine:
+    """Boot an image and start its process, with `args` in place of its CMD; returns once that runs.
+
+    ports       as docker's `-p`: "8080:80", "127.0.0.1:5353:53/udp"
+    memory      bytes
+    on_event    as with `build`, for an image that has to be made first
+
+    The machine outlives this process; used as a context manager it is ended and removed when its block is left. A
+    FirekilnError says what failed, `exit_status` being Docker's 125, 126 or 127.
+    """
+    from firekiln.machine.run import RunOptions, start  # noqa: PLC0415 - who builds does not run
+    from firekiln.machine.spec import DEFAULT_MEMORY  # noqa: PLC0415 - as above
+
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        options = RunOptions(
+            image=image.digest if isinstance(image, BuildResult) else image,
+            args=args,
+            name=name,
+            publish=tuple(ports),
+            env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
+            user=user,
+            working_dir=working_dir,
+            entrypoint=entrypoint,
+            memory=memory or DEFAULT_MEMORY,
+            vcpus=vcpus,
+        )
+        ensure_image(opened, options.image, on_event=on_event)
+        return start(opened, options)
+
+
+def ensure_image(store: Store, name: str, *, on_event: Subscriber | None = None) -> StoredImage:
+    """The image of that name or digest; one that the store lacks is fetched or made. ImageNotFoundError."""
+    found = store.images.find(name)
+    if found is not None:
+        return found
+    events = Events(on_event)
+    reference = Reference.parse(name).tagged()
+    return Resolver(_sources(store, events, pull=False), events).resolve(str(reference), Platform.host())
 
 
 @contextlib.contextmanager

@@ -110,6 +110,7 @@ def run(ctx: click.Context, /, detach: bool, cidfile: str | None, **given: Any) 
     try:
         options = run_options(**given)
         with Store.open(ctx.obj["root"]) as store, _CidFile(cidfile) as cid:
+            _ensure_image(store, options.image)
             status = _detached(store, options, cid) if detach else _foreground(store, options, cid)
     except FirekilnError as error:
         if error.exit_status == FirekilnError.exit_status:
@@ -218,6 +219,21 @@ class _CidFile:
     def __exit__(self, *_: object) -> None:
         if self.path and not self._written:
             Path(self.path).unlink(missing_ok=True)
+
+
+def _ensure_image(store: Store, name: str) -> None:
+    """Make or fetch an image that the store lacks, saying so, as `docker run` pulls."""
+    if store.images.find(name) is not None:
+        return
+    from firekiln.api import ensure_image  # noqa: PLC0415 - imported when used
+    from firekiln.build.events import Output  # noqa: PLC0415 - ditto
+
+    def say(event: object) -> None:
+        if isinstance(event, Output):
+            _progress(event.data.decode(errors="replace").rstrip())
+
+    _progress(f"Unable to find image '{name}' locally")
+    ensure_image(store, name, on_event=say)
 
 
 def _detached(store: Store, options: RunOptions, cid: _CidFile) -> int:

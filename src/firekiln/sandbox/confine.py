@@ -37,7 +37,7 @@ def confined(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _MAIN, package, "setpriv", "--pdeathsig", "KILL", *in_namespaces, *argv]
 
 
-def execute(argv: Sequence[str]) -> None:
+def execute(argv: list[str]) -> None:
     """Become `argv`, in a mount namespace that nothing propagates to or from; root and folder stay what they were."""
     syscalls.unshare(CLONE_NEWNS)
     places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", ".")]
