@@ -5,7 +5,10 @@ What the kernel's VFS does not take (names, targets, owners, devices) is refused
 
 from __future__ import annotations
 
+import gc
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
@@ -39,23 +42,19 @@ FILE_TYPES: Final = {
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Inode:
-    """One inode of the image to be. `path` is the first that leads to it; `number` counts from 1, the root's.
+    """One inode of the image to be. `path` is the first that leads to it, `number` counts from 1, the root's.
 
-    `parent` is the directory of `path`, None for the root; `entries` are a directory's names, sorted, without `.` and
-    `..`, which `nlink` counts.
+    `type` are the S_IFMT bits under which the node is stored. `parent` is the directory of `path`, None for
+    the root. `entries` are a directory's names, sorted, without `.` and `..`, which `nlink` counts.
     """
 
     path: bytes
     node: Node
+    type: int
     number: int
     parent: Self | None
     nlink: int = 1
     entries: list[tuple[bytes, Self]] = field(default_factory=list)
-
-    @property
-    def type(self) -> int:
-        """The S_IFMT bits under which the node is stored."""
-        return inode_type(self.node)
 
     @property
     def mode(self) -> int:
@@ -80,7 +79,7 @@ def shown(path: bytes) -> str:
 
 def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
     """All inodes in the order of `walk`, the root first. RootfsError, with the path, for an impossible name."""
-    root = kind(path=b"", node=tree, number=1, parent=None, nlink=2)
+    root = kind(path=b"", node=tree, type=stat.S_IFDIR, number=1, parent=None, nlink=2)
     inodes = [root]
     known: dict[int, AnInode] = {id(tree): root}
     pending = [(root, iter(sorted(tree.children.items())))]
@@ -90,7 +89,8 @@ def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
             path = parent.path + b"/" + name if parent.path else name
             inode = known.get(id(node))
             if inode is None or isinstance(node, Whiteout):
-                inode = known[id(node)] = kind(path=path, node=node, number=len(inodes) + 1, parent=parent)
+                inode = kind(path=path, node=node, type=inode_type(node), number=len(inodes) + 1, parent=parent)
+                known[id(node)] = inode
                 inodes.append(inode)
             else:
                 inode.nlink += 1
@@ -106,6 +106,20 @@ def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
         else:
             pending.pop()
     return inodes
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """For as long as a Tree becomes an image: its nodes are millions of objects and no garbage, but the cyclic
+    collector would look through all of them again and again, which takes longer than the image.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _check_name(name: bytes, path: bytes) -> None:

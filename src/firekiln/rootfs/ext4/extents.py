@@ -45,7 +45,7 @@ def pack(runs: list[Run], allocate: Callable[[], int], seed: int) -> tuple[bytes
     `allocate` gives a free block each time; `seed` is the inode's checksum state.
     """
     if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
-        return _ONE_EXTENT + EXTENT.pack(*_halves(runs[0])), []
+        return _ONE_EXTENT + EXTENT.pack(*_halves(runs[0])), []  # nearly all files
     entries = [(run.logical, EXTENT.pack(*_halves(run))) for run in _limited(runs)]
     blocks: list[tuple[int, bytes]] = []
     depth = 0

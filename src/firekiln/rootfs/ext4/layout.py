@@ -147,6 +147,10 @@ class Checksum:
     def of(self, data: bytes, *, prefix: bytes = b"") -> int:
         return _extend(self.seed, prefix + data) ^ 0xFFFFFFFF
 
+    def of_inode(self, number: int, inode: bytes, generation: int = 0) -> int:
+        """Over an inode with zeros in its checksum's places."""
+        return _extend(self.seed, _INODE_SEED.pack(number, generation) + inode) ^ 0xFFFFFFFF
+
     def of_descriptor(self, group: int, descriptor: bytes) -> int:
         """bg_checksum, over a descriptor with zeros in its place."""
         return _extend(self.seed, _U32.pack(group) + descriptor) & 0xFFFF ^ 0xFFFF

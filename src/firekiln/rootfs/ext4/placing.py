@@ -15,20 +15,10 @@ from firekiln.rootfs.inodes import FILE_TYPES, shown
 from firekiln.rootfs.tree import Directory, File
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What an inode says of its blocks: i_block, how many there are, and where its xattrs have one."""
-
-    block: bytes
-    blocks: int
-    xattrs: int
-
-
 @dataclass(slots=True, kw_only=True)
 class Placed:
-    """`places` are those of the plan's inodes, in the same order; `blocks` are metadata, each with its first block."""
+    """What is to be written besides inodes: `blocks` are metadata, each with its first block."""
 
-    places: list[Place] = field(default_factory=list)
     blocks: list[tuple[int, bytes]] = field(default_factory=list)
     copies: Copies = field(default_factory=Copies)
 
@@ -58,30 +48,27 @@ def needed(planned: Plan) -> int:
 
 
 def place(planned: Plan, space: Space, checksum: Checksum) -> Placed:
-    """Places everything. `space` must have the blocks that are `needed`."""
+    """Places everything, and says so in the inodes. `space` must have the blocks that are `needed`."""
     placed = Placed()
-    xattrs: dict[int, int] = {}
     for block, users in _xattr_blocks(planned):
         at = space.take_one()
         placed.blocks.append((at, xattr.finish_block(block, at, len(users), checksum)))
-        xattrs.update((inode.number, at) for inode in users)
+        for inode in users:
+            inode.xattrs_at = at
     runs = {inode.number: _take(space, inode) for inode in planned.inodes if inode.data}
     for inode in planned.inodes:
-        node = inode.node
-        found = runs.get(inode.number)
-        if isinstance(node, File):
+        if isinstance(inode.node, File):
             found = _take(space, inode)
-            placed.copies.add(inode.path, node, found)
-        elif found:
+            placed.copies.add(inode.path, inode.node, found)
+        elif inode.data:
+            found = runs[inode.number]
             placed.blocks.extend(_pieces(inode.data, found))
-        block = inode.block
-        tree: list[tuple[int, bytes]] = []
-        if found is not None:
-            block, tree = extents.pack(found, space.take_one, checksum.inode_seed(inode.number))
-            placed.blocks.extend(tree)
-        at = xattrs.get(inode.number, 0)
-        blocks = sum(run.length for run in found or ()) + len(tree) + bool(at)
-        placed.places.append(Place(block=block, blocks=blocks, xattrs=at))
+        else:
+            inode.blocks = bool(inode.xattrs_at)
+            continue
+        inode.block, tree = extents.pack(found, space.take_one, checksum.inode_seed(inode.number))
+        placed.blocks.extend(tree)
+        inode.blocks = sum(run.length for run in found) + len(tree) + bool(inode.xattrs_at)
     return placed
 
 
@@ -96,6 +83,9 @@ def _xattr_blocks(planned: Plan) -> list[tuple[bytes, list[Inode]]]:
 
 
 def _take(space: Space, inode: Inode) -> list[Run]:
+    if len(inode.spans) == 1:
+        first, last = inode.spans[0]
+        return space.take(last - first, first)
     return [run for first, last in inode.spans for run in space.take(last - first, first)]
 
 

@@ -24,39 +24,35 @@ from firekiln.rootfs.ext4.layout import (
 from firekiln.rootfs.inodes import check_device, check_owner, check_target, collect, encode_device, shown
 from firekiln.rootfs.overlay import OPAQUE, without_overlay
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Symlink, Tree, Whiteout
+from firekiln.rootfs.tree import Inode as Stored
 
 LOST_FOUND = b"lost+found"
 LOST_FOUND_BLOCKS = 4
 _LEAST_BETWEEN_COPIES = 29_000
 """Blocks at least that lie between two copies of the superblock (`geometry.py`), where a file may be cut."""
 _NO_META = Meta(mode=0)
+_NO_XATTRS = xattr.Packed()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Inode(common.Inode):
     """One inode of the image to be.
 
-    `block` is i_block of what has no blocks of its own. `data` is what a directory or a long link's target has in
-    blocks. `spans` are the blocks that hold data (first, past the last). `tree_blocks` is how many the extent tree
-    takes at most.
+    `data` is what a directory or a long link's target has in blocks. `spans` are the blocks that hold data (first, past
+    the last); `blocks` is how many it takes, at most, for content and extent tree. `placing.py` sets it to how many
+    they are, with the one for xattrs, sets `block`, which is i_block, unless that holds the data themselves, and
+    `xattrs_at`, the place of that one.
     """
 
+    meta: Meta = _NO_META
     size: int = 0
     block: bytes = b""
     data: bytes = b""
     indexed: bool = False
     spans: list[tuple[int, int]] = field(default_factory=list)
-    tree_blocks: int = 0
-    xattrs: xattr.Packed = xattr.Packed()  # noqa: RUF009 - frozen
-
-    @property
-    def meta(self) -> Meta:
-        return _NO_META if isinstance(self.node, Whiteout) else self.node.meta
-
-    @property
-    def blocks(self) -> int:
-        """Blocks at most, for content and extent tree."""
-        return sum(last - first for first, last in self.spans) + self.tree_blocks
+    blocks: int = 0
+    xattrs: xattr.Packed = _NO_XATTRS
+    xattrs_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +70,7 @@ class Plan:
 def plan(tree: Tree, *, epoch: int, whiteouts: bool) -> Plan:
     """RootfsError, with the path, for whatever ext4 cannot hold."""
     inodes = collect(_with_lost_found(tree, epoch), Inode)
-    packed: dict[xattr.Xattrs, xattr.Packed] = {(): xattr.Packed()}
+    packed: dict[xattr.Xattrs, xattr.Packed] = {(): _NO_XATTRS}
     for inode in inodes:
         inode.number = ROOT_INODE if inode.parent is None else FIRST_INODE - 2 + inode.number
         try:
@@ -108,19 +104,13 @@ def _check_merged(inode: Inode) -> None:
 
 def _measure(inode: Inode, packed: dict[xattr.Xattrs, xattr.Packed]) -> None:
     node = inode.node
-    check_owner(inode.meta)
-    pairs = without_overlay(inode.meta.xattrs)
-    if isinstance(node, Directory) and node.opaque:
-        pairs = (*pairs, OPAQUE)
-    known = packed.get(pairs)
-    if known is None:
-        known = packed[pairs] = xattr.pack(pairs)
-    inode.xattrs = known
+    if not isinstance(node, Whiteout):
+        inode.meta = node.meta
+        check_owner(node.meta)
+        inode.xattrs = _pack_xattrs(node, packed)
+    if inode.nlink > MAX_LINKS:
+        _check_links(inode)
     match node:
-        case Directory():
-            if inode.nlink > MAX_LINKS:
-                inode.nlink = 1  # dir_nlink: more sub-directories than can be counted
-            return
         case File():
             _measure_file(inode, node)
         case Symlink():
@@ -135,21 +125,40 @@ def _measure(inode: Inode, packed: dict[xattr.Xattrs, xattr.Packed]) -> None:
             inode.block = _device_numbers(node)
         case _:
             pass
-    if inode.nlink > MAX_LINKS:
+
+
+def _pack_xattrs(node: Stored, packed: dict[xattr.Xattrs, xattr.Packed]) -> xattr.Packed:
+    pairs = without_overlay(node.meta.xattrs) if node.meta.xattrs else ()
+    if isinstance(node, Directory) and node.opaque:
+        pairs = (*pairs, OPAQUE)
+    known = packed.get(pairs)
+    if known is None:
+        known = packed[pairs] = xattr.pack(pairs)
+    return known
+
+
+def _check_links(inode: Inode) -> None:
+    if not isinstance(inode.node, Directory):
         raise RootfsError(f"{inode.nlink} names; ext4 counts {MAX_LINKS}")
+    inode.nlink = 1  # dir_nlink: more sub-directories than can be counted
 
 
 def set_data(inode: Inode, data: bytes) -> None:
     inode.data = data
     inode.size = len(data)
     inode.spans = [(0, blocks_of(len(data)))]
-    inode.tree_blocks = _tree_blocks(inode.spans)
+    inode.blocks = _most_blocks(inode.spans)
 
 
 def _measure_file(inode: Inode, node: File) -> None:
     if not 0 <= node.size <= MAX_FILE:
         raise RootfsError(f"a size of {node.size} bytes; ext4 holds {MAX_FILE}")
     inode.size = node.size
+    inode.spans = _spans(node)
+    inode.blocks = _most_blocks(inode.spans)
+
+
+def _spans(node: File) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for start, length, _, _ in node.extents:
         if not length:
@@ -159,14 +168,16 @@ def _measure_file(inode: Inode, node: File) -> None:
             spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
         else:
             spans.append((first, last))
-    inode.spans = spans
-    inode.tree_blocks = _tree_blocks(spans)
+    return spans
 
 
-def _tree_blocks(spans: list[tuple[int, int]]) -> int:
-    pieces = sum(-(-(last - first) // EXTENT_BLOCKS) for first, last in spans)
-    cuts = sum(last - first for first, last in spans) // _LEAST_BETWEEN_COPIES + 1
-    return extents.tree_blocks(pieces + cuts)
+def _most_blocks(spans: list[tuple[int, int]]) -> int:
+    blocks = pieces = 0
+    for first, last in spans:
+        blocks += last - first
+        pieces += -(-(last - first) // EXTENT_BLOCKS)
+    cuts = blocks // _LEAST_BETWEEN_COPIES + 1
+    return blocks + extents.tree_blocks(pieces + cuts)
 
 
 def _device_numbers(node: Device) -> bytes:

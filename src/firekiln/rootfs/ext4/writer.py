@@ -17,9 +17,10 @@ from firekiln.rootfs.ext4.content import CopyingThread, Progress
 from firekiln.rootfs.ext4.geometry import Layout, fit
 from firekiln.rootfs.ext4.groups import Identity
 from firekiln.rootfs.ext4.journal import superblock as journal_superblock
-from firekiln.rootfs.ext4.layout import BLOCK, INODE_SIZE, JOURNAL_INODE, RESIZE_INODE, Checksum
+from firekiln.rootfs.ext4.layout import BLOCK, Checksum
 from firekiln.rootfs.ext4.placing import Placed, fill_directories, needed, place
 from firekiln.rootfs.ext4.plan import Plan, plan
+from firekiln.rootfs.inodes import collector_paused
 from firekiln.rootfs.tree import Directory, Meta, Tree
 
 _MAX_LABEL = 16
@@ -44,6 +45,7 @@ class Written:
     uuid: str
 
 
+@collector_paused()
 def write(
     tree: Tree,
     out: int | str | os.PathLike[str],
@@ -152,14 +154,15 @@ def _metadata(
     """Everything but the content of files, each piece with its offset in the image."""
     geometry = layout.geometry
     yield from ((block * BLOCK, data) for block, data in placed.blocks)
-    table = inodetable.inode_table(planned, placed, checksum)
+    table = inodetable.inode_table(planned, checksum)
     kept = b""
     if geometry.journal:
-        record, kept = inodetable.journal_inode(layout, identity.epoch, checksum)
-        _set(table, JOURNAL_INODE, record)
+        inode = inodetable.journal_inode(layout, identity.epoch, checksum)
+        inodetable.pack_into(table, inode, checksum)
+        kept = inodetable.kept_of_journal(inode)
         yield layout.journal[0].physical * BLOCK, journal_superblock(geometry.journal, BLOCK, identity.uuid)
     if layout.resize is not None:
-        _set(table, RESIZE_INODE, inodetable.resize_inode(layout, identity.epoch, checksum))
+        inodetable.pack_into(table, inodetable.resize_inode(layout, identity.epoch), checksum)
         doubly, reserved = groups.resize_blocks(layout)
         yield layout.resize * BLOCK, doubly
         yield (1 + geometry.descriptors) * BLOCK, reserved
@@ -169,10 +172,6 @@ def _metadata(
     for group in made:
         yield from group.bitmaps()
     yield from groups.copies(geometry, identity, made, kept)
-
-
-def _set(table: bytearray, number: int, record: bytes) -> None:
-    table[(number - 1) * INODE_SIZE : number * INODE_SIZE] = record
 
 
 def _write_all(fd: int, pieces: Iterable[tuple[int, bytes]]) -> None:

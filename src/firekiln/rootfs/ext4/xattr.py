@@ -18,7 +18,7 @@ from firekiln.rootfs.inodes import shown
 MAX_SHARED: Final = 1024
 """How many inodes may share one block (EXT4_XATTR_REFCOUNT_MAX)."""
 HEADER: Final = Struct("<IIIII12x")
-"""`struct ext4_xattr_header` of a block: h_magic, h_refcount, h_blocks, h_hash, h_checksum; an inode has only h_magic."""
+"""`struct ext4_xattr_header` of a block: magic, refcount, blocks, hash, checksum. An inode has only the first."""
 ENTRY: Final = Struct("<BBHIII")
 """`struct ext4_xattr_entry`: e_name_len, e_name_index, e_value_offs, e_value_inum, e_value_size, e_hash."""
 MAGIC: Final = 0xEA020000
