@@ -12,6 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Self
 
 from firekiln.rootfs.tree import CHUNK, BytesSource, Source
@@ -20,6 +21,14 @@ _SMALL = 128 << 10
 """Up to this many bytes, reading and gathering is cheaper than a system call more for each piece."""
 _NOT_HERE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 """copy_file_range(2), sendfile(2): the two files (or this kernel) cannot be served; another way can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written: `sha256:…` of all of it, and its bytes."""
+
+    digest: str
+    size: int
 
 
 class ShortSourceError(Exception):

@@ -10,12 +10,11 @@ import os
 import sys
 from array import array
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import google_crc32c
 
 from firekiln.errors import RootfsError
-from firekiln.rootfs.content import SequentialFile, ShortSourceError, Sources
+from firekiln.rootfs.content import SequentialFile, ShortSourceError, Sources, Written
 from firekiln.rootfs.erofs import xattr
 from firekiln.rootfs.erofs.chunks import ChunkTable
 from firekiln.rootfs.erofs.layout import (
@@ -38,14 +37,6 @@ from firekiln.rootfs.inodes import FILE_TYPES, encode_device, shown
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Symlink, Tree, Whiteout
 
 _NO_META = Meta(mode=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What was written: `sha256:…` of the whole image, and its bytes."""
-
-    digest: str
-    size: int
 
 
 def write(tree: Tree, out: int | str | os.PathLike[str]) -> Written:

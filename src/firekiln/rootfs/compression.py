@@ -1,0 +1,136 @@
+"""Compressed streams, told apart by their first bytes: gzip, zstd, xz, bzip2, or none of them."""
+
+from __future__ import annotations
+
+import bz2
+import enum
+import io
+import lzma
+import os
+import sys
+import zlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Protocol
+
+from isal import igzip, isal_zlib
+
+from firekiln.errors import RootfsError
+from firekiln.rootfs.content import SequentialFile, Sources, Written
+from firekiln.rootfs.tree import CHUNK
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+if TYPE_CHECKING:  # typeshed's own name, which is there for type checkers only
+    from _typeshed import WriteableBuffer
+
+
+class Compression(enum.StrEnum):
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    XZ = "xz"
+    BZIP2 = "bzip2"
+
+
+_MAGIC: Final = {
+    b"\x1f\x8b": Compression.GZIP,
+    b"\x28\xb5\x2f\xfd": Compression.ZSTD,
+    b"\xfd7zXZ\0": Compression.XZ,
+    b"BZh": Compression.BZIP2,
+}
+_DAMAGE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # isal's stubs take its error for an instance
+    EOFError,
+    zlib.error,
+    isal_zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    ValueError,
+)
+
+
+class Readable(Protocol):
+    """Whatever gives bytes: at most `size`, none at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def detect(head: bytes) -> Compression:
+    """What a stream is that begins with these bytes (six are enough)."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), Compression.NONE)
+
+
+class Decompressed:
+    """The plain bytes of a stream, whatever it is compressed with. Does not close `source`."""
+
+    def __init__(self, source: Readable, *, name: str = "archive") -> None:
+        self._name = name
+        buffered = io.BufferedReader(_Raw(source), CHUNK)
+        self.compression = detect(buffered.peek(6))
+        self._stream = _decoder(self.compression, buffered)
+
+    def read(self, size: int, /) -> bytes:
+        """RootfsError where the stream is damaged or cut off."""
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise self._damage(error) from None  # bz2 and gzip say it so
+        except _DAMAGE as error:
+            raise self._damage(error) from None
+
+    def _damage(self, error: Exception) -> RootfsError:
+        return RootfsError(f"{self._name}: the {self.compression} stream is damaged or cut off ({error})")
+
+
+def decompress(source: Readable, out: str | os.PathLike[str], *, limit: int, name: str = "archive") -> Written:
+    """Write the plain bytes of `source` to the file `out`; their digest is a layer's diff_id.
+
+    RootfsError for a damaged stream and beyond `limit` bytes; what was written until then is left to the caller.
+    """
+    stream = Decompressed(source, name=name)
+    with ExitStack() as cleanup:
+        fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        cleanup.callback(os.close, fd)
+        file = cleanup.enter_context(SequentialFile(fd, cleanup.enter_context(Sources())))
+        while data := stream.read(CHUNK):
+            file.write(data)
+            if file.position > limit:
+                raise RootfsError(f"{name}: more than {limit} bytes when decompressed")
+        return Written(digest=file.digest(), size=file.position)
+
+
+class _Raw(io.RawIOBase):
+    """A Readable as the io module wants it, filling what it is given as far as there is something."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view) and (data := self._source.read(len(view) - filled)):
+            view[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
+
+
+def _decoder(kind: Compression, source: io.BufferedReader[_Raw]) -> Readable:
+    match kind:
+        case Compression.GZIP:
+            return igzip.IGzipFile(fileobj=source, mode="rb")  # type: ignore[no-untyped-call]  # it has no stubs
+        case Compression.ZSTD:
+            return zstd.ZstdFile(source, "rb")
+        case Compression.XZ:
+            return lzma.LZMAFile(source, "rb")
+        case Compression.BZIP2:
+            return bz2.BZ2File(source, "rb")
+        case Compression.NONE:
+            return source
