@@ -36,7 +36,6 @@ _ROOT_LIMIT: Final = (BLOCK - _DOTS - _ROOT_INFO.size - _INDEX_TAIL) // _INDEX_E
 _NODE_LIMIT: Final = (BLOCK - DIRENT.size - _INDEX_TAIL) // _INDEX_ENTRY.size
 _LEAF_FILL: Final = DIRECTORY_ROOM * 7 // 8
 """Leaves keep room for a few new names: a full one is split when the first comes."""
-_MAX_DIRECTORY: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +136,8 @@ def _index_block(head: bytes, pointers: list[tuple[int, int]], limit: int, seed:
 
 def entries_of(data: bytes) -> Iterator[Entry]:
     """The entries of all blocks of a directory but `.` and `..`. ValueError, struct.error on damage."""
-    if len(data) % BLOCK or len(data) > _MAX_DIRECTORY:
-        raise ValueError(f"a directory of {len(data)} bytes")
+    if len(data) % BLOCK:
+        raise ValueError(f"{len(data)} bytes")
     for start in range(0, len(data), BLOCK):
         at = start
         while at < start + BLOCK:

@@ -152,7 +152,7 @@ def geometry_of(blocks: int, inodes: int, *, journal: bool, growth: bool) -> Geo
         inodes_per_group=per_group,
         descriptors=descriptors,
         reserved=max(reserved, 0),
-        copies=tuple(sorted({0, *_powers(groups)})),
+        copies=groups_with_copies(groups),
         journal=_journal_blocks(blocks) if journal else 0,
     )
 
@@ -230,14 +230,15 @@ def _without_stub(blocks: int, *, growth: bool) -> int:
     return blocks
 
 
-def _powers(groups: int) -> list[int]:
-    powers = []
+def groups_with_copies(groups: int) -> tuple[int, ...]:
+    """Those that begin with a superblock and descriptors, of so many groups: 0, 1, and the powers of 3, 5 and 7."""
+    found = {0}
     for base in (3, 5, 7):
         power = 1
         while power < groups:
-            powers.append(power)
+            found.add(power)
             power *= base
-    return powers
+    return tuple(sorted(found))
 
 
 def _journal_blocks(blocks: int) -> int:

@@ -12,6 +12,7 @@ from firekiln.rootfs.ext4.extents import Run
 from firekiln.rootfs.ext4.geometry import Geometry, Layout
 from firekiln.rootfs.ext4.layout import (
     BLOCK,
+    BLOCK_BITS,
     BLOCK_UNINIT,
     COMPAT_DIR_INDEX,
     COMPAT_EXT_ATTR,
@@ -37,12 +38,10 @@ from firekiln.rootfs.ext4.layout import (
     RO_COMPAT_LARGE_FILE,
     RO_COMPAT_METADATA_CSUM,
     RO_COMPAT_SPARSE_SUPER,
-    SUPERBLOCK,
     SUPERBLOCK_OFFSET,
-    SUPERBLOCK_SIZE,
     Checksum,
-    superblock_checksum,
 )
+from firekiln.rootfs.ext4.superblock import Superblock
 
 _INCOMPAT = INCOMPAT_FILETYPE | INCOMPAT_EXTENTS | INCOMPAT_64BIT | INCOMPAT_FLEX_BG
 _RO_COMPAT = (
@@ -53,7 +52,7 @@ _RO_COMPAT = (
     | RO_COMPAT_EXTRA_ISIZE
     | RO_COMPAT_METADATA_CSUM
 )
-_VALID, _CONTINUE_ON_ERRORS, _REVISION, _CRC32C = 1, 1, 1, 1
+_VALID, _CONTINUE_ON_ERRORS, _DYNAMIC_REVISION, _CRC32C = 1, 1, 1, 1
 _USER_XATTRS_AND_ACLS = 0xC
 _UNSIGNED_HASH = 2
 _BACKUP_OF_JOURNAL_INODE = 1
@@ -170,34 +169,52 @@ def _descriptor(
 
 
 def superblock(
-    geometry: Geometry, identity: Identity, *, free_blocks: int, free_inodes: int, journal_inode: bytes, group: int = 0
-) -> bytes:
-    """The 1024 bytes of the superblock, or of the copy in `group`. `journal_inode` is empty without a journal."""
+    geometry: Geometry, identity: Identity, *, free_blocks: int, free_inodes: int, journal_inode: bytes, group: int
+) -> Superblock:
+    """The superblock in `group`. `journal_inode` is what it keeps of that, empty without a journal."""
     compat = COMPAT_EXT_ATTR | COMPAT_DIR_INDEX
     compat |= (COMPAT_HAS_JOURNAL if geometry.journal else 0) | (COMPAT_RESIZE_INODE if geometry.reserved else 0)
-    blocks, epoch = geometry.blocks, identity.epoch
-    first_part = (
-        *(geometry.inodes, blocks & 0xFFFFFFFF, 0, free_blocks & 0xFFFFFFFF, free_inodes, 0, 2, 2),
-        *(GROUP, GROUP, geometry.inodes_per_group, 0, epoch, 0, -1, MAGIC, _VALID, _CONTINUE_ON_ERRORS, 0),
-        *(epoch, 0, 0, _REVISION, 0, 0),
+    return Superblock(
+        inodes_count=geometry.inodes,
+        blocks_count_lo=geometry.blocks & 0xFFFFFFFF,
+        blocks_count_hi=geometry.blocks >> 32,
+        free_blocks_count_lo=free_blocks & 0xFFFFFFFF,
+        free_blocks_count_hi=free_blocks >> 32,
+        free_inodes_count=free_inodes,
+        log_block_size=BLOCK_BITS - 10,
+        log_cluster_size=BLOCK_BITS - 10,
+        blocks_per_group=GROUP,
+        clusters_per_group=GROUP,
+        inodes_per_group=geometry.inodes_per_group,
+        wtime=identity.epoch,
+        lastcheck=identity.epoch,
+        mkfs_time=identity.epoch,
+        magic=MAGIC,
+        state=_VALID,
+        errors=_CONTINUE_ON_ERRORS,
+        rev_level=_DYNAMIC_REVISION,
+        first_ino=FIRST_INODE,
+        inode_size=INODE_SIZE,
+        block_group_nr=group,
+        feature_compat=compat,
+        feature_incompat=_INCOMPAT,
+        feature_ro_compat=_RO_COMPAT,
+        uuid=identity.uuid,
+        volume_name=identity.label,
+        reserved_gdt_blocks=geometry.reserved,
+        journal_inum=JOURNAL_INODE if geometry.journal else 0,
+        jnl_backup_type=_BACKUP_OF_JOURNAL_INODE if geometry.journal else 0,
+        jnl_blocks=journal_inode,
+        hash_seed=identity.hash_seed,
+        def_hash_version=HALF_MD4,
+        desc_size=DESCRIPTOR.size,
+        default_mount_opts=_USER_XATTRS_AND_ACLS,
+        min_extra_isize=EXTRA_ISIZE,
+        want_extra_isize=EXTRA_ISIZE,
+        flags=_UNSIGNED_HASH,
+        log_groups_per_flex=_GROUPS_PER_FLEX_BITS,
+        checksum_type=_CRC32C,
     )
-    second_part = (
-        *(FIRST_INODE, INODE_SIZE, group, compat, _INCOMPAT, _RO_COMPAT),
-        *(identity.uuid, identity.label, b"", 0, 0, 0, geometry.reserved),
-    )
-    journal_number = JOURNAL_INODE if geometry.journal else 0
-    backup = _BACKUP_OF_JOURNAL_INODE if geometry.journal else 0
-    third_part = (
-        *(b"", journal_number, 0, 0, identity.hash_seed, HALF_MD4, backup, DESCRIPTOR.size),
-        *(_USER_XATTRS_AND_ACLS, 0, epoch, journal_inode),
-    )
-    fourth_part = (
-        *(blocks >> 32, 0, free_blocks >> 32, EXTRA_ISIZE, EXTRA_ISIZE, _UNSIGNED_HASH, 0),
-        *(0, 0, 0, _GROUPS_PER_FLEX_BITS, _CRC32C, 0, 0),
-    )
-    packed = SUPERBLOCK.pack(*first_part, *second_part, *third_part, *fourth_part)
-    packed = packed.ljust(SUPERBLOCK_SIZE - 4, b"\0")
-    return packed + superblock_checksum(packed).to_bytes(4, "little")
 
 
 def copies(
@@ -215,7 +232,7 @@ def copies(
             free_inodes=free_inodes,
             journal_inode=journal_inode,
             group=index,
-        )
+        ).pack()
         padding = 0 if index else SUPERBLOCK_OFFSET  # group 0 leaves room for a boot sector
         yield index * GROUP * BLOCK, bytes(padding) + block.ljust(BLOCK - padding, b"\0") + descriptors
 

@@ -33,23 +33,6 @@ FIRST_INODE: Final = 11
 SUPERBLOCK_OFFSET: Final = 1024
 SUPERBLOCK_SIZE: Final = 1024
 MAGIC: Final = 0xEF53
-SUPERBLOCK: Final = Struct(
-    "<IIIIIIIIIIIIIHhHHHHIIIIHH"  # 0 to 83, EXT4_SUPER_MAGIC at 56
-    "IHHIII16s16s64sIBBH"  # 84 to 207, dynamic revision
-    "16sIII16sBBHIII68s"  # 208 to 335, journal and directory hash
-    "IIIHHIHHQIBBBB"  # 336 to 375, 64-bit halves
-)
-"""`struct ext4_super_block` up to s_reserved_pad, in its order: inodes_count, blocks_count_lo, r_blocks_count_lo,
-free_blocks_count_lo, free_inodes_count, first_data_block, log_block_size, log_cluster_size, blocks_per_group,
-clusters_per_group, inodes_per_group, mtime, wtime, mnt_count, max_mnt_count, magic, state, errors, minor_rev_level,
-lastcheck, checkinterval, creator_os, rev_level, def_resuid, def_resgid; first_ino, inode_size, block_group_nr,
-feature_compat, feature_incompat, feature_ro_compat, uuid, volume_name, last_mounted, algorithm_usage_bitmap,
-prealloc_blocks, prealloc_dir_blocks, reserved_gdt_blocks; journal_uuid, journal_inum, journal_dev, last_orphan,
-hash_seed, def_hash_version, jnl_backup_type, desc_size, default_mount_opts, first_meta_bg, mkfs_time, jnl_blocks;
-blocks_count_hi, r_blocks_count_hi, free_blocks_count_hi, min_extra_isize, want_extra_isize, flags, raid_stride,
-mmp_interval, mmp_block, raid_stripe_width, log_groups_per_flex, checksum_type, encryption_level, reserved_pad."""
-CHECKSUM_SEED: Final = Struct("<I")
-CHECKSUM_SEED_OFFSET: Final = 0x270
 
 COMPAT_HAS_JOURNAL: Final = 0x4
 COMPAT_EXT_ATTR: Final = 0x8
@@ -58,6 +41,7 @@ COMPAT_DIR_INDEX: Final = 0x20
 
 INCOMPAT_FILETYPE: Final = 0x2
 INCOMPAT_RECOVER: Final = 0x4
+INCOMPAT_META_BG: Final = 0x10
 INCOMPAT_EXTENTS: Final = 0x40
 INCOMPAT_64BIT: Final = 0x80
 INCOMPAT_FLEX_BG: Final = 0x200
@@ -97,11 +81,7 @@ INLINE_DATA: Final = 60
 """Bytes of i_block: a link's target that is shorter lies there."""
 
 FLAG_INDEX: Final = 0x1000
-FLAG_HUGE_FILE: Final = 0x40000
 FLAG_EXTENTS: Final = 0x80000
-FLAG_EA_INODE: Final = 0x200000
-FLAG_INLINE_DATA: Final = 0x10000000
-FLAG_ENCRYPT: Final = 0x800
 
 DIRENT: Final = Struct("<IHBB")
 """`struct ext4_dir_entry_2`: inode, rec_len, name_len, file_type; the name follows, padded to 4 bytes."""

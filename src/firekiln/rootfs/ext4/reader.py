@@ -1,0 +1,306 @@
+"""Reads an ext4 file system with 4 KiB blocks as a Tree: what `write` makes, and what the kernel makes of it.
+
+Lazy: a directory is read when its children are asked for. The image may be hostile: every place in it is checked
+against its size, and a directory that lies within itself is refused. Indexes of large directories are not used, since
+their leaves are readable without.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from struct import error as StructError  # noqa: N812 - the name says what it is
+
+from firekiln.errors import RootfsError
+from firekiln.rootfs.ext4 import directory, extents, xattr
+from firekiln.rootfs.ext4.extents import Run
+from firekiln.rootfs.ext4.geometry import groups_with_copies
+from firekiln.rootfs.ext4.layout import (
+    BLOCK,
+    BLOCK_BITS,
+    DESCRIPTOR,
+    FLAG_EXTENTS,
+    GROUP,
+    INCOMPAT_64BIT,
+    INCOMPAT_CSUM_SEED,
+    INCOMPAT_EA_INODE,
+    INCOMPAT_EXTENTS,
+    INCOMPAT_FILETYPE,
+    INCOMPAT_FLEX_BG,
+    INCOMPAT_LARGEDIR,
+    INCOMPAT_META_BG,
+    INCOMPAT_RECOVER,
+    INLINE_DATA,
+    INODE,
+    MAGIC,
+    ROOT_INODE,
+    SUPERBLOCK_OFFSET,
+    SUPERBLOCK_SIZE,
+    blocks_of,
+)
+from firekiln.rootfs.ext4.superblock import Superblock
+from firekiln.rootfs.inodes import MAX_TARGET, decode_device
+from firekiln.rootfs.overlay import is_opaque, without_overlay
+from firekiln.rootfs.tree import (
+    Device,
+    Directory,
+    Extent,
+    Fifo,
+    File,
+    Meta,
+    Node,
+    PathSource,
+    Socket,
+    Symlink,
+    Tree,
+    Whiteout,
+)
+
+_KNOWN = (
+    INCOMPAT_FILETYPE
+    | INCOMPAT_META_BG
+    | INCOMPAT_EXTENTS
+    | INCOMPAT_64BIT
+    | INCOMPAT_FLEX_BG
+    | INCOMPAT_EA_INODE
+    | INCOMPAT_CSUM_SEED
+    | INCOMPAT_LARGEDIR
+)
+_MAX_XATTR = 65536  # XATTR_SIZE_MAX
+_MAX_DIRECTORY = 1 << 31
+_SMALL_INODE = 128
+_SMALL_DESCRIPTOR = 32
+_WITH_MTIME_EXTRA = 12
+"""i_extra_isize from which on there is i_mtime_extra."""
+
+
+def read(path: str | os.PathLike[str]) -> Tree:
+    """The Tree of the image at `path`, whose files' content are extents of that one file; `lost+found` is in it.
+
+    RootfsError for what is no ext4 file system with 4 KiB blocks and extents, was not unmounted, or is damaged; for
+    damage further down when the Tree is walked. Checksums are left to e2fsck. The image must stay as it is for as
+    long as the Tree is used.
+    """
+    image = _open(os.fspath(path))
+    root = image.node(ROOT_INODE)
+    if not isinstance(root, Directory):
+        raise RootfsError(f"{image.path}: the root of the ext4 file system is no directory")
+    return root
+
+
+def _open(path: str) -> _Image:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - mmap wants a descriptor
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise RootfsError(f"{path}: not an ext4 file system (it is empty)") from None
+    if len(data) < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
+        raise RootfsError(f"{path}: not an ext4 file system (it is too short)")
+    superblock = Superblock.unpack(data[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE])
+    _check(superblock, path)
+    return _Image(path=path, data=data, source=PathSource(path), superblock=superblock)
+
+
+def _check(superblock: Superblock, path: str) -> None:
+    """Whether the file system can be read here at all."""
+    features = superblock.feature_incompat
+    if superblock.magic != MAGIC:
+        raise RootfsError(f"{path}: not an ext4 file system")
+    if features & INCOMPAT_RECOVER:
+        hint = "mount and unmount it once, or run e2fsck -p on it"
+        raise RootfsError(f"{path}: the ext4 file system was not unmounted, its journal must be replayed", hint=hint)
+    if features & ~_KNOWN or not features & INCOMPAT_EXTENTS:
+        raise RootfsError(f"{path}: the ext4 file system has features that are not known here ({features:#x})")
+    if superblock.log_block_size != BLOCK_BITS - 10 or superblock.blocks_per_group != GROUP:
+        raise RootfsError(f"{path}: the ext4 file system has other blocks than of {BLOCK} bytes")
+    small_descriptor = features & INCOMPAT_64BIT and superblock.desc_size < DESCRIPTOR.size
+    if not _SMALL_INODE <= superblock.inode_size <= BLOCK or not superblock.inodes_per_group or small_descriptor:
+        raise RootfsError(f"{path}: the ext4 superblock is damaged")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Inode:
+    """An inode as it stands in the image; `block` is i_block."""
+
+    number: int
+    mode: int
+    size: int
+    nlink: int
+    flags: int
+    block: bytes
+    meta: Meta
+    opaque: bool
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Image:
+    path: str
+    data: mmap.mmap
+    source: PathSource
+    superblock: Superblock
+    linked: dict[int, Node] = field(default_factory=dict)
+    directories: set[int] = field(default_factory=set)
+
+    def node(self, number: int) -> Node:
+        """The node of an inode: the same object each time for what has several names."""
+        known = self.linked.get(number)
+        if known is not None:
+            return known
+        try:
+            inode = self._inode(number)
+            node = self._make(inode)
+        except (StructError, ValueError, RecursionError) as error:
+            raise RootfsError(f"{self.path}: the ext4 file system is damaged at inode {number} ({error})") from None
+        if inode.nlink > 1 and not isinstance(node, Directory | Whiteout):
+            self.linked[number] = node
+        return node
+
+    def _block(self, number: int) -> bytes:
+        data = self.data[number * BLOCK : (number + 1) * BLOCK]
+        if len(data) < BLOCK:
+            raise ValueError(f"block {number} lies outside the image")
+        return data
+
+    def _raw_inode(self, number: int) -> bytes:
+        superblock = self.superblock
+        if not 0 < number <= superblock.inodes_count:
+            raise ValueError("there is no such inode")
+        group, index = divmod(number - 1, superblock.inodes_per_group)
+        block, at = divmod(index * superblock.inode_size, BLOCK)
+        return self._block(self._inode_table(group) + block)[at : at + superblock.inode_size]
+
+    def _inode_table(self, group: int) -> int:
+        superblock = self.superblock
+        wide = superblock.feature_incompat & INCOMPAT_64BIT
+        size = superblock.desc_size if wide else _SMALL_DESCRIPTOR
+        meta_group, index = divmod(group, BLOCK // size)
+        place = superblock.first_data_block + 1 + meta_group
+        if superblock.feature_incompat & INCOMPAT_META_BG and meta_group >= superblock.first_meta_bg:
+            first = group - index
+            place = first * GROUP + (first in groups_with_copies(first + 1))
+        descriptor = self._block(place)[index * size : (index + 1) * size].ljust(DESCRIPTOR.size, b"\0")
+        fields: tuple[int, ...] = DESCRIPTOR.unpack_from(descriptor)
+        return fields[2] | (fields[14] << 32 if wide else 0)
+
+    def _inode(self, number: int) -> _Inode:
+        raw = self._raw_inode(number)
+        fields = INODE.unpack_from(raw.ljust(INODE.size, b"\0"))
+        mode, uid, size, _, _, mtime, _, gid, nlink, _ = fields[:10]
+        flags, _, block, _, xattrs, size_high, _, _, xattrs_high, uid_high, gid_high = fields[10:21]
+        extra_isize, _, _, mtime_extra = fields[23:27]
+        if len(raw) == _SMALL_INODE or extra_isize < _WITH_MTIME_EXTRA:
+            mtime_extra = 0
+        seconds = mtime - ((mtime & 1 << 31) << 1) + ((mtime_extra & 3) << 32)
+        pairs = self._xattrs(raw[_SMALL_INODE + extra_isize :], xattrs_high << 32 | xattrs)
+        return _Inode(
+            number=number,
+            mode=mode,
+            size=size_high << 32 | size,
+            nlink=nlink,
+            flags=flags,
+            block=block,
+            meta=Meta(
+                mode=mode & 0o7777,
+                uid=uid_high << 16 | uid,
+                gid=gid_high << 16 | gid,
+                mtime_ns=seconds * 10**9 + (mtime_extra >> 2),
+                xattrs=without_overlay(pairs),
+            ),
+            opaque=is_opaque(pairs),
+        )
+
+    def _xattrs(self, inline: bytes, place: int) -> xattr.Xattrs:
+        if not place and not any(inline[:4]):
+            return ()
+        return xattr.unpack(inline, self._block(place) if place else b"", self._xattr_value)
+
+    def _xattr_value(self, number: int, size: int) -> bytes:
+        """A value that has an inode to itself (feature ea_inode)."""
+        inode = self._inode(number)
+        if inode.size != size:
+            raise ValueError(f"the value in inode {number} has another size")
+        return self._content(inode, _MAX_XATTR)
+
+    def _make(self, inode: _Inode) -> Node:  # noqa: PLR0911 - one case for each type
+        match stat.S_IFMT(inode.mode):
+            case stat.S_IFREG:
+                return File(meta=inode.meta, size=inode.size, extents=tuple(self._extents(inode)))
+            case stat.S_IFDIR:
+                if inode.number in self.directories:
+                    raise ValueError("a directory with two names")
+                self.directories.add(inode.number)
+                load = partial(self._children, inode)
+                return Directory(meta=inode.meta, load=load, opaque=inode.opaque)
+            case stat.S_IFLNK:
+                return Symlink(meta=inode.meta, target=self._target(inode))
+            case stat.S_IFCHR if not any(inode.block[:8]):
+                return Whiteout()
+            case stat.S_IFCHR | stat.S_IFBLK as kind:
+                major, minor = _device(inode.block)
+                return Device(meta=inode.meta, block=kind == stat.S_IFBLK, major=major, minor=minor)
+            case stat.S_IFIFO:
+                return Fifo(meta=inode.meta)
+            case stat.S_IFSOCK:
+                return Socket(meta=inode.meta)
+            case kind:
+                raise ValueError(f"file type {kind:#o}")
+
+    def _target(self, inode: _Inode) -> bytes:
+        if inode.size < INLINE_DATA and not inode.flags & FLAG_EXTENTS:
+            return inode.block[: inode.size]
+        return self._content(inode, MAX_TARGET)
+
+    def _runs(self, inode: _Inode) -> Iterator[Run]:
+        """The inode's runs, all of them within the image, in order, and within the inode's size."""
+        if not inode.flags & FLAG_EXTENTS:
+            raise ValueError("its blocks are mapped as in ext3, which is not supported")
+        position, blocks = 0, blocks_of(inode.size)
+        for logical, physical, length in extents.unpack(inode.block, self._block):
+            if logical < position or (physical + length) * BLOCK > len(self.data):
+                raise ValueError("a broken extent")
+            position = logical + length
+            if logical < blocks:
+                yield Run(logical, physical, min(length, blocks - logical))
+
+    def _extents(self, inode: _Inode) -> Iterator[Extent]:
+        """One extent for all that adjoins in file and image."""
+        start = offset = length = 0
+        for run in self._runs(inode):
+            if length and run.logical * BLOCK == start + length and run.physical * BLOCK == offset + length:
+                length += run.length * BLOCK
+                continue
+            if length:
+                yield Extent(start, length, self.source, offset)
+            start, offset, length = run.logical * BLOCK, run.physical * BLOCK, run.length * BLOCK
+        if length:
+            yield Extent(start, min(length, inode.size - start), self.source, offset)
+
+    def _content(self, inode: _Inode, limit: int) -> bytes:
+        """All of it, in memory. A directory or a link has no holes."""
+        if inode.size > limit:
+            raise ValueError(f"{inode.size} bytes")
+        parts: list[bytes] = []
+        for run in self._runs(inode):
+            parts.extend(self._block(block) for block in range(run.physical, run.physical + run.length))
+        data = b"".join(parts)[: inode.size]
+        if len(data) < inode.size:
+            raise ValueError("a hole")
+        return data
+
+    def _children(self, inode: _Inode) -> dict[bytes, Node]:
+        try:
+            entries = list(directory.entries_of(self._content(inode, _MAX_DIRECTORY)))
+        except (StructError, ValueError, RecursionError) as error:
+            raise RootfsError(f"{self.path}: the ext4 directory {inode.number} is damaged ({error})") from None
+        return {name: self.node(number) for name, number, _ in entries}
+
+
+def _device(block: bytes) -> tuple[int, int]:
+    """i_block[0] is in the old form, i_block[1] in the new one."""
+    if any(block[:4]):
+        return block[1], block[0]
+    return decode_device(int.from_bytes(block[4:8], "little"))
