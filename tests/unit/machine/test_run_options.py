@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_ends_with_125(tmp_path, args):
 
 def test_a_cidfile_that_is_there_is_refused_and_a_new_one_not_left_behind(tmp_path):
     path = tmp_path / "cid"
-    assert "No such image" in str(invoke(tmp_path, "run", "--cidfile", str(path), "absent").exception)
+    assert "not found" in str(invoke(tmp_path, "run", "--cidfile", str(path), "absent").exception)
     assert not path.exists()
     path.write_text("old")
     assert "container ID file found" in str(invoke(tmp_path, "run", "--cidfile", str(path), "absent").exception)
