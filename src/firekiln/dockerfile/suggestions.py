@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _TOO_FAR = 3
+_MAX_LENGTH = 64
+_MAX_OPTIONS = 300
 
 
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """The option at the least edit distance, the first in alphabetical order of several.
 
-    None where all are further than two edits, or where `word` is itself an option: then it is not to blame.
+    None where all are further than two edits, or where `word` is itself an option: then it is not to blame. Long words
+    have no nearest one, and of very many options only some are looked at.
     """
+    if len(word) > _MAX_LENGTH:
+        return None
     best, least = None, _TOO_FAR
-    for option in sorted(options):
+    for option in sorted(options)[:_MAX_OPTIONS]:
         if option == word:
             return None
         distance = _distance(word, option)

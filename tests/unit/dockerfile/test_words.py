@@ -60,7 +60,7 @@ def test_what_cannot_be_expanded_is_a_value_error(word):
 
 def test_a_pattern_that_would_take_for_ever_is_refused_at_once():
     started = time.process_time()
-    for word in ("${v//*a*a*a*a*b/}", "${v##$p}"):
+    for word in ("${v/*a*a*a*a*b/}", "${v##$p}"):
         with pytest.raises(ValueError, match="too many wildcards"):
             expand(word, {"v": "a" * 50_000, "p": "*a*a*a*b"})
     assert time.process_time() - started < 1

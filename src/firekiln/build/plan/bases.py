@@ -17,6 +17,8 @@ from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.reference import Reference
 
 _IMAGE_CONTEXT = "docker-image://"
+_TRIGGER_WORK = 64
+"""What it costs to read a trigger, in `Planning.spend`'s units."""
 
 
 def resolve(planning: Planning, stages: Stages, targets: Sequence[StageState]) -> set[StageState]:
@@ -38,9 +40,10 @@ def resolve(planning: Planning, stages: Stages, targets: Sequence[StageState]) -
             return needed
 
 
-def enter(state: StageState) -> None:
+def enter(planning: Planning, state: StageState) -> None:
     """Make a stage ready for its first instruction: inherit, give PATH a value, take the image's variables."""
     state.inherit()
+    planning.spend((4 * len(state.env) + len(state.history) + len(state.args)) // 8, state.location)
     config = state.config
     if not any(line.partition("=")[0] == "PATH" for line in config.env):
         config = replace(config, env=(*config.env, f"PATH={DEFAULT_PATH}"))
@@ -144,6 +147,7 @@ def _take_triggers(planning: Planning, stages: Stages, state: StageState) -> Non
     state.config = replace(state.config, on_build=())
     if not triggers:
         return
+    planning.spend(_TRIGGER_WORK * len(triggers), state.location)
     commands = []
     for trigger in triggers:
         instruction = parse_trigger(trigger, state.location)

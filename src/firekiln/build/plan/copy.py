@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from firekiln.build.graph import (
     ContextSource,
@@ -57,11 +57,13 @@ class _Inputs:
     """The vertices that a FileOp reads; 0 is the file system that it changes."""
 
     vertices: list[Vertex | None]
+    places: dict[Vertex | None, int] = field(default_factory=dict)
 
     def index(self, vertex: Vertex | None) -> int:
-        if vertex not in self.vertices[1:]:
+        if vertex not in self.places:
+            self.places[vertex] = len(self.vertices)
             self.vertices.append(vertex)
-        return self.vertices.index(vertex, 1)
+        return self.places[vertex]
 
 
 def copy(planning: Planning, state: StageState, command: Command, instruction: df.Copy) -> None:
@@ -92,11 +94,12 @@ def context(planning: Planning) -> Vertex:
 
 def _request(planning: Planning, state: StageState, command: Command, instruction: df.Copy | df.Add) -> _Request:
     where = instruction.location
+    planning.spend(len(state.working_dir) // 4, where)
     chown = planning.word(state, instruction.chown, where)
     chmod = planning.word(state, instruction.chmod, where)
     sources = tuple(planning.word(state, path, where) for path in instruction.sources.paths)
     written_dest = planning.word(state, instruction.sources.dest, where)
-    title = names.file_step(instruction.original, state.env, planning.dockerfile.escape)
+    title = names.file_step(planning, instruction.original, state.env)
     return _Request(
         instruction=instruction,
         title=names.numbered(state, title, on_build=command.on_build),

@@ -36,12 +36,13 @@ def workdir(planning: Planning, state: StageState, command: Command, instruction
     checks.working_directory(planning, state, instruction, path)
     state.workdir_set = True
     directory = paths.working_directory(state.working_dir, path)
+    planning.spend(len(directory) // 4, instruction.location)
     state.config = replace(state.config, working_dir=directory)
     if directory == "/":
         state.commit(f"WORKDIR {directory}")
         return
     owner = parse_owner(state.config.user) if state.config.user else None
-    title = names.file_step(instruction.original, state.env, planning.dockerfile.escape)
+    title = names.file_step(planning, instruction.original, state.env)
     state.vertex = planning.vertex(
         FileOp(actions=(Mkdir(path=paths.clean(directory), owner=owner),)),
         (state.vertex,),

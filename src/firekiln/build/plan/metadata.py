@@ -36,6 +36,7 @@ def env(planning: Planning, state: StageState, instruction: Env) -> None:
     pairs = [(planning.word(state, p.key, where), planning.word(state, p.value, where)) for p in instruction.env]
     checks.pairs(planning, instruction, instruction.env)
     for name, value in pairs:
+        planning.spend(len(state.config.env) // 8, where)
         checks.secret(planning, instruction.name, name, where)
         state.set_env(name, value)
     state.commit(_pairs("ENV", pairs))
@@ -45,6 +46,7 @@ def label(planning: Planning, state: StageState, instruction: Label) -> None:
     where = instruction.location
     pairs = [(planning.word(state, p.key, where), planning.word(state, p.value, where)) for p in instruction.labels]
     checks.pairs(planning, instruction, instruction.labels)
+    planning.spend(len(state.config.labels) // 8, where)
     state.config = replace(state.config, labels={**state.config.labels, **dict(pairs)})
     state.commit(_pairs("LABEL", pairs))
 
@@ -117,6 +119,7 @@ def user(planning: Planning, state: StageState, instruction: User) -> None:
 
 def volume(planning: Planning, state: StageState, instruction: Volume) -> None:
     paths = [planning.word(state, path, instruction.location) for path in instruction.paths]
+    planning.spend(len(state.config.volumes), instruction.location)
     if "" in paths:
         raise planning.error("VOLUME specified can not be an empty string", instruction.location)
     state.config = replace(state.config, volumes=tuple(sorted({*state.config.volumes, *paths})))
@@ -132,6 +135,7 @@ def expose(planning: Planning, state: StageState, instruction: Expose) -> None:
                 ports += parse_ports(port)
             except ValueError as error:
                 raise planning.error(str(error), instruction.location, span=word) from None
+    planning.spend(len(ports) + len(state.config.exposed_ports), instruction.location)
     state.config = replace(state.config, exposed_ports=tuple(sorted({*state.config.exposed_ports, *ports})))
     state.commit(f"EXPOSE [{' '.join(ports)}]")
 

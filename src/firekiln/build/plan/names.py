@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from firekiln.build.plan.state import StageState
-from firekiln.dockerfile.expand import expand, expand_display
+from firekiln.build.plan.state import MAX_WORK, SPECIAL, Planning, StageState
+from firekiln.dockerfile.expand import expand_display
 
 CONTEXT = "[internal] load build context"
 
@@ -19,14 +19,14 @@ def numbered(state: StageState, text: str, *, on_build: bool = False) -> str:
     return f"[{stage}{state.step:{len(str(state.steps))}d}/{state.steps}] {'ONBUILD ' if on_build else ''}{text}"
 
 
-def file_step(original: str, env: Mapping[str, str], escape: str) -> str:
+def file_step(planning: Planning, original: str, env: Mapping[str, str]) -> str:
     """COPY, ADD and WORKDIR are shown with their variables' values."""
-    return _shown(original, env, escape, display=False)
+    return _shown(planning, original, env, quotes=False)
 
 
-def run_step(original: str, env: Mapping[str, str], escape: str) -> str:
+def run_step(planning: Planning, original: str, env: Mapping[str, str]) -> str:
     """RUN is shown with those of its variables that the build knows; the shell's own stay, and so do quotes."""
-    return _shown(original, env, escape, display=True)
+    return _shown(planning, original, env, quotes=True)
 
 
 def heredoc_summary(content: str) -> str:
@@ -35,10 +35,16 @@ def heredoc_summary(content: str) -> str:
     return first + ("..." if more else "")
 
 
-def _shown(original: str, env: Mapping[str, str], escape: str, *, display: bool) -> str:
-    try:
-        text = expand_display(original, env, escape=escape) if display else expand(original, env, escape=escape).text
-    except ValueError:
-        text = original
+def _shown(planning: Planning, original: str, env: Mapping[str, str], *, quotes: bool) -> str:
+    """A name is not worth an error, nor more than half of what a plan may cost: then it shows the text as it is."""
+    text = original
+    limit = MAX_WORK // 2 - planning.work
+    if limit > 0 and SPECIAL.search(original):
+        try:
+            made = expand_display(original, env, escape=planning.dockerfile.escape, limit=limit, quotes=quotes)
+            planning.work += made.substituted
+            text = made.text
+        except ValueError:
+            planning.work += min(limit, sum(map(len, env.values())) * original.count("$"))
     word, space, rest = text.partition(" ")
     return f"{word.upper()}{space}{rest}"

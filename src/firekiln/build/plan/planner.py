@@ -105,7 +105,7 @@ def _dispatch(planning: Planning, stages: Stages, needed: set[StageState]) -> No
     for state in stages:
         if state not in needed or state.planned:
             continue
-        enter(state)
+        enter(planning, state)
         for command in state.commands:
             dispatch(planning, state, command)
         state.planned = True

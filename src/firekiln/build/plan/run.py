@@ -18,9 +18,11 @@ def run(planning: Planning, state: StageState, command: Command, instruction: Ru
         raise planning.error(
             "RUN --device is not supported: a step has no devices of the host", instruction.location, span="--device"
         )
+    characters = sum(map(len, state.env.values()))
+    planning.spend(4 * (len(state.env) + len(state.args)) + characters // 20, instruction.location)
     args, scripts = _argv(state, instruction)
     mounted = plan_mounts(planning, state, command, instruction)
-    title = names.run_step(_title(instruction), {**state.env, **mounted.secret_env}, planning.dockerfile.escape)
+    title = names.run_step(planning, _title(instruction), {**state.env, **mounted.secret_env})
     op = ExecOp(
         args=args,
         cwd=state.working_dir,

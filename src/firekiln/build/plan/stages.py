@@ -22,9 +22,13 @@ class Stages:
     def __init__(self) -> None:
         self.states: list[StageState] = []
         self._by_name: dict[str, StageState] = {}
+        self._known: set[StageState] = set()
 
     def __iter__(self) -> Iterator[StageState]:
         return iter(self.states)
+
+    def __contains__(self, state: StageState) -> bool:
+        return state in self._known
 
     def __len__(self) -> int:
         return len(self.states)
@@ -34,6 +38,7 @@ class Stages:
         if state.named_context is None:
             state.base = self._by_name.get(state.base_name)
         self.states.append(state)
+        self._known.add(state)
         if state.stage is not None and state.stage.name:
             self._by_name[state.stage.name] = state
 
@@ -100,7 +105,7 @@ def command_of(
         if source is None:
             continue
         state.needs[source] = instruction.location
-        if source.stage is None and source not in stages.states:
+        if source.stage is None and source not in stages:
             stages.add(source)
     return Command(instruction=instruction, sources=sources, on_build=on_build)
 

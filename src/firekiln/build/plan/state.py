@@ -23,7 +23,12 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
 SCRATCH = "scratch"
 
-_SPECIAL = re.compile(r"[$'\"\\`<]")
+MAX_WORK = 2**19
+"""See `Planning.spend`. Real Dockerfiles stay under a hundredth of it."""
+
+_MAX_QUOTED = 400
+_MAX_SUGGESTIONS = 50
+SPECIAL = re.compile(r"[$'\"\\`<]")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -81,14 +86,12 @@ class StageState:
 
     def set_env(self, name: str, value: str) -> None:
         """ENV: for later steps, and for the image, there in the place of an earlier variable of the name."""
-        self.set_step_env(name, value)
         lines = list(self.config.env)
-        for index, line in enumerate(lines):
-            if line.partition("=")[0] == name:
-                lines[index] = f"{name}={value}"
-                break
-        else:
-            lines.append(f"{name}={value}")
+        # What the image has, its steps have: only a name that is known can be in the image already.
+        known = range(len(lines)) if name in self.env else ()
+        place = next((index for index in known if lines[index].partition("=")[0] == name), len(lines))
+        lines[place:] = [f"{name}={value}", *lines[place + 1 :]]
+        self.set_step_env(name, value)
         self.config = replace(self.config, env=tuple(lines))
 
     def commit(self, created_by: str, vertex: Vertex | None = None) -> None:
@@ -127,6 +130,7 @@ class Planning:
     declared: set[str] = field(default_factory=set)
     epoch: int | None = None
     proxy_env: tuple[str, ...] = ()
+    work: int = 0
     warnings: dict[CheckWarning, None] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     vertices: dict[tuple[Op, tuple[Vertex | None, ...], bool], Vertex] = field(default_factory=dict)
@@ -155,14 +159,28 @@ class Planning:
     ) -> DockerfileError:
         return DockerfileError(message, location=location, source=self.dockerfile.source, span=span, hint=hint)
 
+    def spend(self, work: int, location: Location | None) -> None:
+        """Count what grows faster than a Dockerfile does: a unit is about a third of a microsecond, and ten bytes.
+
+        DockerfileError beyond MAX_WORK: doubling variables, thousands of steps with thousands of variables each.
+        """
+        self.work += work
+        if self.work > MAX_WORK:
+            raise self.error(
+                "the plan grows out of all proportion: too many variables, with values too long, are used too often",
+                location,
+            )
+
     def warn(self, warning: CheckWarning) -> None:
         self.warnings[warning] = None
 
     def expansion(self, word: str, env: Mapping[str, str], location: Location) -> Expansion:
         """`word` expanded with `env`. DockerfileError where its quotes or braces are wrong."""
-        if not _SPECIAL.search(word):
+        if not SPECIAL.search(word):
             return Expansion(text=word, words=tuple(word.split()), used=frozenset(), unset=frozenset())
-        return self._made(lambda: expand(word, env, escape=self.dockerfile.escape), word, location)
+        made = self._made(lambda: expand(word, env, escape=self.dockerfile.escape), word, location)
+        self.spend(made.substituted, location)
+        return made
 
     def word(self, state: StageState, text: str, location: Location) -> str:
         """A word of an instruction, expanded with the stage's variables; what is unset is warned of."""
@@ -180,6 +198,7 @@ class Planning:
         """A heredoc's content, variables expanded, quotes left alone."""
         # As in BuildKit the escape is a backslash here, whatever the file's own is.
         made = self._made(lambda: expand_heredoc(data, state.env), data, location)
+        self.spend(made.substituted, location)
         self._report_unset(state, data, made, location)
         return made.text
 
@@ -188,14 +207,19 @@ class Planning:
             return make()
         except ValueError as error:
             reason = str(error).removeprefix(f"failed to process {word!r}: ")
-            quoted = json.dumps(word, ensure_ascii=False)
+            quoted = json.dumps(word if len(word) <= _MAX_QUOTED else word[:_MAX_QUOTED] + "…", ensure_ascii=False)
             raise self.error(f"failed to process {quoted}: {reason}", location, span=word) from None
 
     def _report_unset(self, state: StageState, word: str, made: Expansion, location: Location) -> None:
+        if not made.unset:
+            return
+        self.spend(len(state.args) // 8, location)
         for name in sorted(made.unset - {key for key, _ in state.args} - NO_ENVIRONMENT):
             asked = asked_plainly(name, word)
             if asked is not None:
-                suggestion = did_you_mean(name, state.env).replace("mean ", "mean $")
+                # Looking for a nearest name among many takes its time.
+                options = state.env if len(self.warnings) < _MAX_SUGGESTIONS else ()
+                suggestion = did_you_mean(name, options).replace("mean ", "mean $")
                 message = f"the variable ${name} is not defined{suggestion}"
                 self.warn(rules.UNDEFINED_VAR.warn(message, location, span=asked))
 
