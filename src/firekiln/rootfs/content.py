@@ -151,7 +151,8 @@ class SequentialFile:
     def zeros(self, length: int) -> None:
         """`length` bytes of zeros, a hole in the file where there are many."""
         if length <= _SMALL:
-            self.write(bytes(length))
+            if length:
+                self.write(bytes(length))
             return
         self.flush()
         self.position += length
@@ -160,7 +161,10 @@ class SequentialFile:
     def extent(self, source: Source, offset: int, length: int) -> None:
         """Content of a source. ShortSourceError where it ends early."""
         if isinstance(source, BytesSource):
-            self.write(source.data[offset : offset + length])
+            data = source.data[offset : offset + length]
+            if len(data) < length:
+                raise ShortSourceError(length - len(data))
+            self.write(data)
             return
         fd = self._sources.fd(source)
         if length <= _SMALL:
@@ -222,14 +226,19 @@ class _Follower:
             self._grown.notify()
 
     def abandon(self) -> None:
+        """Ends the thread, wherever it is. Idempotent, also after `finish`."""
         self._abandoned = True
-        self.finish()
+        self._join()
 
-    def finish(self) -> str:
+    def _join(self) -> None:
         with self._grown:
             self._finished = True
             self._grown.notify()
         self._thread.join()
+
+    def finish(self) -> str:
+        """`sha256:…` of all of it. OSError where the file could not be read back."""
+        self._join()
         if self._error:
             raise self._error
         return f"sha256:{self._digest.hexdigest()}"

@@ -2,7 +2,8 @@
 
 Source: Linux, `Documentation/driver-api/early-userspace/buffer-format.rst` and `init/initramfs.c`. Everything is padded
 to four bytes; numbers are eight hexadecimal digits, so that sizes and times end at 2³²-1. The names of a hard link have
-one inode number, and the first of them carries the data; a link's target stands with every name. There are no xattrs, and times are whole seconds.
+one inode number, and the first of them carries the data; a symbolic link's target stands with every name. There are no
+xattrs, and times are whole seconds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.content import SequentialFile, ShortSourceError, Sources, Written
+from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.tree import (
     Device,
     Directory,
@@ -61,7 +63,7 @@ def write(tree: Tree, out: int | str | os.PathLike[str]) -> Written:
             try:
                 _write_member(file, path, node, number=number, links=names.get(id(node), 1), first=first)
             except ShortSourceError as error:
-                raise RootfsError(f"/{_shown(path)}: its content ended {error} bytes early") from None
+                raise RootfsError(f"/{shown(path)}: its content ended {error} bytes early") from None
         file.write(_header(_TRAILER, links=1))
         return Written(digest=file.digest(), size=file.position)
 
@@ -83,9 +85,9 @@ def _write_member(file: SequentialFile, path: bytes, node: Node, *, number: int,
         size = 0
     seconds = meta.mtime_ns // 10**9
     if len(path) >= _PATH_MAX:
-        raise RootfsError(f"/{_shown(path)}: a path of {len(path)} bytes; an initramfs takes {_PATH_MAX - 1}")
+        raise RootfsError(f"/{shown(path)}: a path of {len(path)} bytes; an initramfs takes {_PATH_MAX - 1}")
     if not (size <= _MAX and 0 <= seconds <= _MAX and 0 <= meta.uid <= _MAX and 0 <= meta.gid <= _MAX):
-        raise RootfsError(f"/{_shown(path)}: its size, time or owner is out of cpio's range")
+        raise RootfsError(f"/{shown(path)}: its size, time or owner is out of cpio's range")
     nlink = 2 if isinstance(node, Directory) else links
     mode = kind | stat.S_IMODE(meta.mode)
     file.write(
@@ -230,7 +232,3 @@ def _add(root: Tree, path: bytes, node: Node, linked: dict[tuple[int, int], Node
     else:
         node = linked.setdefault(key, node)
     parent.children[last] = node
-
-
-def _shown(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from firekiln.errors import RootfsError
+from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.tree import Directory, Node, Symlink, Tree, Whiteout
 
 MAX_LINKS = 40
@@ -50,7 +51,7 @@ def resolve(tree: Tree, path: bytes, *, follow_last: bool = True) -> Resolved:
         if isinstance(node, Symlink) and (pending or follow_last):
             links += 1
             if links > MAX_LINKS:
-                raise RootfsError(f"/{_shown(path)}: too many levels of symbolic links")
+                raise RootfsError(f"/{shown(path.lstrip(b'/'))}: too many levels of symbolic links")
             pending.extendleft(reversed(_parts(node.target)))
             if node.target.startswith(b"/"):
                 names, nodes = [], [tree]
@@ -78,7 +79,3 @@ def _parts(path: bytes) -> list[bytes]:
 def _child(node: Node | None, name: bytes) -> Node | None:
     child = node.children.get(name) if isinstance(node, Directory) else None
     return None if isinstance(child, Whiteout) else child
-
-
-def _shown(path: bytes) -> str:
-    return path.decode(errors="backslashreplace").lstrip("/")

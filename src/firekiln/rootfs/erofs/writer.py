@@ -33,7 +33,7 @@ from firekiln.rootfs.erofs.layout import (
     round_up,
 )
 from firekiln.rootfs.erofs.plan import Inode, Plan, plan
-from firekiln.rootfs.inodes import FILE_TYPES, encode_device, shown
+from firekiln.rootfs.inodes import FILE_TYPES, collector_paused, encode_device, shown
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Symlink, Tree, Whiteout
 
 _NO_META = Meta(mode=0)
@@ -45,8 +45,9 @@ def write(tree: Tree, out: int | str | os.PathLike[str]) -> Written:
     RootfsError, with the path within the Tree, for what EROFS cannot hold and for content that ends early; OSError
     where the host fails. A file that was begun is left to the caller, who alone knows its final name.
     """
-    planned = plan(tree)
     with ExitStack() as cleanup:
+        cleanup.enter_context(collector_paused())
+        planned = plan(tree)
         if not isinstance(out, int):
             out = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             cleanup.callback(os.close, out)

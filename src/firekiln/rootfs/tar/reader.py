@@ -15,6 +15,7 @@ from typing import TypeAlias
 from firekiln.errors import RootfsError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.compression import Compression, Decompressed, Readable, decompress, detect
+from firekiln.rootfs.inodes import collector_paused, shown
 from firekiln.rootfs.merge import squash
 from firekiln.rootfs.overlay import without_overlay
 from firekiln.rootfs.tar import headers
@@ -85,7 +86,7 @@ def read(
             decompress(stream, spool, limit=limits.size, name=name)
     path = os.fspath(archive) if plain and isinstance(archive, str | os.PathLike) else os.fspath(spool or "")
     builder = _Builder(PathSource(path), name=name, whiteouts=whiteouts, below=below, limits=limits)
-    with open(path, "rb") as file:  # noqa: PTH123 - ditto
+    with open(path, "rb") as file, collector_paused():  # noqa: PTH123 - ditto
         if os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 for entry in headers.entries(data, name):
@@ -151,7 +152,7 @@ class _Builder:
             raise self._error(path, f"more than {self._limits.members} members")
 
     def _error(self, path: bytes, what: str) -> RootfsError:
-        return RootfsError(f"{self._name}: /{path.decode(errors='backslashreplace').lstrip('/')}: {what}")
+        return RootfsError(f"{self._name}: /{shown(path.lstrip(b'/'))}: {what}")
 
     def _directory(self, parts: list[bytes], entry: Entry) -> Directory:
         """The directory that `parts` lead to, made where it is missing."""
@@ -165,7 +166,7 @@ class _Builder:
                 child = self._implied(parts[: position + 1], entry, opaque=child is not None)
                 node.children[part] = child
             if not isinstance(child, Directory):
-                raise self._error(entry.path, f"{part.decode(errors='backslashreplace')!r} is no directory")
+                raise self._error(entry.path, f"{shown(part)!r} is no directory")
             node = child
         return node
 
@@ -220,8 +221,9 @@ class _Builder:
         """A hard link is to what the archive brought before, wherever its path leads within the Tree."""
         target = self._resolve(_clean(entry.link), entry, follow_last=False).node
         if target is None or isinstance(target, Directory | Whiteout):
-            shown = entry.link.decode(errors="backslashreplace")
-            raise self._error(entry.path, f"a hard link to {shown!r}, which the archive has not brought before")
+            raise self._error(
+                entry.path, f"a hard link to {shown(entry.link)!r}, which the archive has not brought before"
+            )
         return target
 
     def _extents(self, entry: Entry) -> tuple[Extent, ...]:

@@ -15,6 +15,7 @@ from typing import Final, assert_never
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.content import ShortSourceError, Sources, Written, read_exactly
+from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.overlay import without_overlay
 from firekiln.rootfs.tar.headers import BLOCK
 from firekiln.rootfs.tree import (
@@ -96,7 +97,7 @@ def _archive(tree: Tree) -> Iterator[bytes]:
                 try:
                     yield from _content(node, sources)
                 except ShortSourceError as error:
-                    raise RootfsError(f"/{_shown(path)}: its content ended {error} bytes early") from None
+                    raise RootfsError(f"/{shown(path)}: its content ended {error} bytes early") from None
     yield bytes(2 * BLOCK)
 
 
@@ -104,7 +105,7 @@ def _all(tree: Tree) -> Iterator[tuple[bytes, Node]]:
     yield b".", tree
     for path, node in walk(tree):
         if path.rpartition(b"/")[2].startswith(_WHITEOUT):
-            raise RootfsError(f"/{_shown(path)}: a layer's archive cannot hold a name that begins with .wh.")
+            raise RootfsError(f"/{shown(path)}: a layer's archive cannot hold a name that begins with .wh.")
         yield path, node
 
 
@@ -211,7 +212,3 @@ def _zeros(length: int) -> Iterator[bytes]:
 
 def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % BLOCK)
-
-
-def _shown(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")
