@@ -20,6 +20,7 @@ BLOCK: Final = 512
 MAX_SPECIAL: Final = 1 << 20
 """Bytes of one extended header or long name: Go's maxSpecialFileSize."""
 _MAX_RUNS: Final = 1 << 20
+_WINDOW: Final = 64 << 20
 
 REGULAR: Final = frozenset(b"0\x007")
 LINK: Final = ord("1")
@@ -72,9 +73,13 @@ def begins_archive(head: bytes) -> bool:
 
 def entries(archive: Archive, name: str) -> Iterator[Entry]:
     """The members in order. RootfsError with `name` and the offset where the archive is malformed or cut off."""
-    position = 0
+    position = released = 0
     walker = _Walker(archive)
     while True:
+        if position - released >= _WINDOW and isinstance(archive, mmap.mmap):
+            # One page of each header would stay mapped: hundreds of megabytes that count as this process's memory.
+            archive.madvise(mmap.MADV_DONTNEED, 0, position // mmap.PAGESIZE * mmap.PAGESIZE)
+            released = position
         try:
             found = walker.next(position)
         except (FormatError, ValueError, OverflowError) as error:
