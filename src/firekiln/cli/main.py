@@ -82,7 +82,10 @@ def report(error: FirekilnError) -> int:
 
     if text := details(error):
         click.echo(text, err=True)
-    click.echo(f"firekiln: {error}", err=True)
+    from firekiln.dockerfile.text import visible  # noqa: PLC0415 - ditto
+
+    # What is quoted may come from anywhere: it must not command the terminal.
+    click.echo("\n".join(visible(line) for line in f"firekiln: {error}".split("\n")), err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
     return error.exit_status

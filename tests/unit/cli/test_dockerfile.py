@@ -1,4 +1,4 @@
-"""`firekiln dockerfile …` and `build --check`, started as people start them; hostile files end soon, with one message."""
+"""`firekiln dockerfile …` and `build --check`, started as people start them; hostile files end soon and say why."""
 
 import json
 import os
@@ -133,6 +133,12 @@ def test_an_error_names_its_line_and_underlines_the_word(command, text, message,
     )
     assert marked[below.index("^") :].startswith(caret)
     assert below.count("^") == len(caret)
+
+
+def test_an_error_does_not_command_the_terminal():
+    done = firekiln("dockerfile", "plan", "-", text="FROM a\nRU\x1b[2JNN x\n")
+    assert done.returncode == 1
+    assert b"\x1b" not in done.stderr
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path):
