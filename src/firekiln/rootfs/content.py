@@ -154,6 +154,10 @@ class SequentialFile:
             if length:
                 self.write(bytes(length))
             return
+        self.skip(length)
+
+    def skip(self, length: int) -> None:
+        """Leave `length` bytes as they are: a hole in a new file, or what others write there."""
         self.flush()
         self.position += length
         os.lseek(self._fd, length, os.SEEK_CUR)

@@ -113,12 +113,21 @@ class CopyingThread:
             for copy in self._copies.list:
                 if self._abandoned:
                     return
-                file.zeros(copy.target - file.position)
+                _go_to(file, copy.target)
                 _copy_one(file, copy)
                 done += copy.length
                 if self._progress:
                     self._progress(done, self._copies.bytes)
             file.flush()
+
+
+def _go_to(file: SequentialFile, position: int) -> None:
+    """Zeros up to the block's end; other blocks between two copies are metadata, which somebody else writes."""
+    gap = position - file.position
+    padding = min(-file.position % BLOCK, gap)
+    file.zeros(padding)
+    if gap > padding:
+        file.skip(gap - padding)
 
 
 def _copy_one(file: SequentialFile, copy: _Copy) -> None:

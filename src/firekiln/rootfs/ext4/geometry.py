@@ -28,6 +28,7 @@ from firekiln.rootfs.ext4.layout import (
 _BLOCKS_PER_INODE = 4  # mke2fs: an inode for 16 KiB
 _MAX_INODES_PER_GROUP = GROUP
 _GROWTH = 1024  # mke2fs: room for the descriptors of a file system a thousand times as large …
+_LEAST_GROWTH = (256 << 30) // BLOCK  # resize2fs 1.47 fails beyond the room, so tiny images have some, too
 _MAX_RESERVED = BLOCK // 4  # … as far as the resize inode's block can list them
 _LEAST_LAST_GROUP = 50  # mke2fs: a shorter one is not worth its own metadata
 _JOURNALS = ((1 << 15, 1 << 10), (1 << 18, 1 << 12), (1 << 19, 1 << 13), (1 << 22, 1 << 14), (1 << 23, 1 << 15))
@@ -144,7 +145,7 @@ def geometry_of(blocks: int, inodes: int, *, journal: bool, growth: bool) -> Geo
     descriptors = -(-groups // DESCRIPTORS_PER_BLOCK)
     reserved = 0
     if growth:
-        grown = -(-min(blocks * _GROWTH, MAX_BLOCKS - 1) // GROUP)
+        grown = -(-min(max(blocks * _GROWTH, _LEAST_GROWTH), MAX_BLOCKS - 1) // GROUP)
         reserved = min(-(-grown // DESCRIPTORS_PER_BLOCK) - descriptors, _MAX_RESERVED)
     return Geometry(
         blocks=blocks,

@@ -117,8 +117,8 @@ def _check(superblock: Superblock, path: str) -> None:
         raise RootfsError(f"{path}: the ext4 file system has features that are not known here ({features:#x})")
     if superblock.log_block_size != BLOCK_BITS - 10 or superblock.blocks_per_group != GROUP:
         raise RootfsError(f"{path}: the ext4 file system has other blocks than of {BLOCK} bytes")
-    small_descriptor = features & INCOMPAT_64BIT and superblock.desc_size < DESCRIPTOR.size
-    if not _SMALL_INODE <= superblock.inode_size <= BLOCK or not superblock.inodes_per_group or small_descriptor:
+    descriptors = DESCRIPTOR.size <= superblock.desc_size <= BLOCK or not features & INCOMPAT_64BIT
+    if not _SMALL_INODE <= superblock.inode_size <= BLOCK or not superblock.inodes_per_group or not descriptors:
         raise RootfsError(f"{path}: the ext4 superblock is damaged")
 
 

@@ -1,0 +1,210 @@
+"""What the kernel makes of our ext4 images, and what we make of what the kernel leaves behind."""
+
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from ext4images import e2fsck, needs_e2fsprogs, same
+from firekiln.errors import RootfsError
+from firekiln.rootfs import directory, ext4
+from firekiln.rootfs.merge import merge
+from firekiln.rootfs.tree import Device, Directory, File, Meta
+from trees import ACL, CAPABILITY, file, folder, link, sparse, trees
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+
+kernel = settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.generate],  # each try costs mounts: a failure is not shrunk
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@contextmanager
+def mounted(source, path, *, kind="ext4", options="loop"):
+    """A mount in place, gone at the end; the loop device too, where `mount` made one."""
+    path.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", kind, "-o", options, source, path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture
+def memory(tmp_path):
+    """A tmpfs: images are written often here."""
+    with mounted("tmpfs", tmp_path / "memory", kind="tmpfs", options="size=1g") as path:
+        yield path
+
+
+@kernel
+@given(trees())
+def test_the_kernel_sees_every_node_as_it_was_in_the_tree(memory, tree):
+    flat = merge([tree])
+    ext4.write(flat, memory / "image")
+    with (
+        mounted(memory / "image", memory / "mnt", options="ro,loop") as mount,
+        directory.opened(mount, xattrs=True) as seen,
+    ):
+        same(flat, seen)
+
+
+@kernel
+@given(trees())
+def test_the_kernel_takes_over_and_leaves_what_we_can_read(memory, tree):
+    flat = merge([tree])
+    ext4.write(flat, memory / "image", size=ext4.Size(extra=8 * MIB))
+    with mounted(memory / "image", memory / "mnt") as mount:
+        change(mount)
+    e2fsck(memory / "image")
+    with (
+        mounted(memory / "image", memory / "mnt", options="ro,loop") as mount,
+        directory.opened(mount, xattrs=True) as seen,
+    ):
+        same(seen, ext4.read(memory / "image"))
+
+
+def change(mount):
+    """New files in a directory until it has an index, a renamed, a removed and a sparse one, links, xattrs, ACLs."""
+    grown = mount / "grown"
+    grown.mkdir()
+    for number in range(600):
+        (grown / f"a-name-that-takes-some-room-{number}").write_bytes(b"x" * number)
+    (grown / "a-name-that-takes-some-room-1").unlink()
+    (grown / "a-name-that-takes-some-room-2").rename(mount / "renamed")
+    os.link(mount / "renamed", grown / "link")
+    (grown / "symlink").symlink_to("t" * 200)
+    for size, value in (("small", b"v"), ("large", b"v" * 3000)):
+        os.setxattr(mount / "renamed", f"user.{size}", value)
+    os.setxattr(grown, "system.posix_acl_default", ACL)
+    with (mount / "sparse").open("wb") as stream:
+        for at in range(12):
+            stream.seek(at << 22)
+            stream.write(b"%d" % at)
+    os.mknod(grown / "device", 0o60600, os.makedev(259, 300))
+
+
+def test_the_kernel_sees_what_lies_at_the_limits(memory):
+    large = Meta(mode=0o644, xattrs=((b"security.capability", CAPABILITY), (b"user.a", b"v" * 3900)))
+    shared = file(b"x" * 5000)
+    tree = folder(
+        {
+            **{b"f%d" % size: file(b"z" * size) for size in (0, 1, 4095, 4096, 4097, 5_000_000)},
+            b"n" * 255: link(b"t" * 4095),
+            b"many": folder({b"%d" % number: shared for number in range(65_000)}),
+            b"x": File.of(b"1", large),
+            b"dx": Directory(meta=large, children={b"a": file()}),
+            b"s": sparse(20 << 30, {0: b"head", 7 << 30: b"middle", (20 << 30) - 4: b"tail"}),
+            b"pieces": sparse(1 << 34, {at << 22: b"%d" % at for at in range(2000)}),
+            b"null": Device(meta=Meta(mode=0o666), block=False, major=1, minor=3),
+            b"disk": Device(meta=Meta(mode=0o600), block=True, major=4095, minor=(1 << 20) - 1),
+        }
+    )
+    ext4.write(tree, memory / "image")
+    e2fsck(memory / "image")
+    with mounted(memory / "image", memory / "mnt", options="ro,loop") as mount:
+        assert (mount / "many" / "7").stat().st_nlink == 65_000
+        with (mount / "s").open("rb") as stream:
+            for position, data in ((0, b"head"), (7 << 30, b"middle"), (9 << 30, bytes(6)), ((20 << 30) - 4, b"tail")):
+                stream.seek(position)
+                assert stream.read(len(data)) == data
+        tree.children.pop(b"s")  # its content was looked at: comparing 20 GB of zeros would take a minute
+        with directory.opened(mount, xattrs=True) as seen:
+            seen.children.pop(b"s")
+            same(tree, seen)
+
+
+def test_every_name_of_a_large_directory_is_found_by_its_hash(memory):
+    """Listing reads the leaves; only a look-up by name follows the index, here one of two levels."""
+    names = [f"{number:0250d}" for number in range(8000)] + [f"{number}" for number in range(3000)]
+    names += [chr(0xC0 + number % 60) * (number % 100 + 1) + str(number) for number in range(500)]
+    one = file(b"1")
+    ext4.write(folder({b"d": folder({name.encode(): one for name in names})}), memory / "image")
+    with mounted(memory / "image", memory / "mnt", options="ro,loop") as mount:
+        assert all(os.access(mount / "d" / name, os.F_OK) for name in names)
+        assert not os.access(mount / "d" / "absent", os.F_OK)
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_the_kernel_fills_an_empty_file_system_to_the_last_block(memory, journal):
+    ext4.empty(memory / "image", 300 * MIB, journal=journal)
+    with mounted(memory / "image", memory / "mnt") as mount:
+        free = os.statvfs(mount).f_bavail * 4096
+        assert free > 280 * MIB - (16 * MIB if journal else 0)
+        fill(mount / "full")
+        assert (mount / "full").stat().st_size > free - 2 * MIB
+    e2fsck(memory / "image")
+
+
+def fill(path):
+    with path.open("wb", buffering=0) as stream, suppress(OSError):
+        while stream.write(b"x" * MIB):
+            pass
+
+
+def may_resize():
+    """CAP_SYS_RESOURCE, which root in a container has not."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
+    return int(effective.split()[1], 16) >> 24 & 1
+
+
+@needs_e2fsprogs
+@pytest.mark.skipif(not may_resize(), reason="the kernel resizes for CAP_SYS_RESOURCE only")
+@pytest.mark.parametrize("growth", [True, False])
+def test_a_mounted_file_system_grows(memory, growth):
+    """Online by the kernel: with the room kept for descriptors, and without it by way of meta_bg."""
+    tree = folder({b"f": file(b"x" * 5 * MIB)})
+    ext4.write(tree, memory / "image", growth=growth)
+    with (memory / "image").open("r+b") as image:
+        image.truncate(20 << 30)
+    with mounted(memory / "image", memory / "mnt") as mount:
+        device = subprocess.run(["findmnt", "-no", "SOURCE", mount], capture_output=True, text=True, check=True).stdout
+        subprocess.run(["resize2fs", device.strip()], check=True, capture_output=True)
+        assert os.statvfs(mount).f_blocks * 4096 > 19 << 30
+        (mount / "new").write_bytes(b"y" * 30 * MIB)
+    e2fsck(memory / "image")
+    back = ext4.read(memory / "image")
+    assert back.children[b"new"].read() == b"y" * 30 * MIB
+    assert back.children[b"f"].read() == b"x" * 5 * MIB
+
+
+@needs_e2fsprogs
+@pytest.mark.parametrize("size", ["2G", "200G"])
+def test_an_unmounted_file_system_grows(memory, size):
+    ext4.write(folder({b"f": file(b"x" * 5 * MIB)}), memory / "image")
+    subprocess.run(["resize2fs", memory / "image", size], check=True, capture_output=True)
+    e2fsck(memory / "image")
+    assert ext4.read(memory / "image").children[b"f"].read() == b"x" * 5 * MIB
+
+
+def test_a_copy_of_a_mounted_file_system_needs_its_journal(memory):
+    ext4.write(folder({b"f": file(b"1")}), memory / "image", size=64 * MIB)
+    with mounted(memory / "image", memory / "mnt") as mount:
+        (mount / "new").write_bytes(b"2")
+        os.sync()
+        shutil.copy(memory / "image", memory / "copy")
+    with pytest.raises(RootfsError, match="its journal must be replayed"):
+        ext4.read(memory / "copy")
+    with mounted(memory / "copy", memory / "mnt"):
+        pass
+    assert ext4.read(memory / "copy").children[b"new"].read() == b"2"
+
+
+@needs_e2fsprogs
+def test_large_xattrs_in_inodes_of_their_own_are_read(memory):
+    with (memory / "image").open("wb") as image:
+        image.truncate(64 * MIB)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "ea_inode", memory / "image"], check=True)
+    with mounted(memory / "image", memory / "mnt") as mount:
+        (mount / "f").write_bytes(b"1")
+        os.setxattr(mount / "f", "user.large", b"v" * 50_000)
+    assert ext4.read(memory / "image").children[b"f"].meta.xattrs == ((b"user.large", b"v" * 50_000),)
