@@ -335,6 +335,18 @@ def test_a_cache_mount_lasts_and_is_in_no_layer(builder):
     assert builder.file("web", "/c/x") is None
 
 
+def test_a_new_cache_begins_with_what_from_holds_and_another_base_begins_another(builder):
+    first = "FROM base AS seed\nRUN mkdir /s && echo {seed} > /s/x && ln -s x /s/l && chmod 1770 /s\nFROM base\n"
+    mount = "RUN --mount=type=cache,id=c,from=seed,source=/s,target=/c "
+    builder.build(
+        first.format(seed="one") + mount + 'test "$(cat /c/l)" = one && ls -ld /c | grep rwxrwx--T && echo two > /c/x'
+    )
+    builder.build(first.format(seed="one") + mount + 'test "$(cat /c/x)" = two')
+    builder.build(first.format(seed="other") + mount + 'test "$(cat /c/x)" = other')
+    with pytest.raises(BuildError, match=r"Dockerfile:4: .*/nope.*not found"):
+        builder.build(first.format(seed="one") + mount.replace("/s,", "/nope,") + "true")
+
+
 def test_cache_mounts_locked_by_two_steps_in_any_order_do_not_block_each_other(builder):
     both = "--mount=type=cache,id={},target=/1,sharing=locked --mount=type=cache,id={},target=/2,sharing=locked"
     again = " --mount=type=cache,id=a,target=/3,sharing=locked"
@@ -395,7 +407,6 @@ def test_source_date_epoch_makes_equal_layers_in_two_stores(tmp_path, monkeypatc
     [
         ("FROM base\nRUN --network=host true\n", "Dockerfile:2: network.host is not allowed"),
         ("FROM base\nRUN --security=insecure true\n", "Dockerfile:2: security.insecure is not allowed"),
-        ("FROM base\nRUN --mount=type=cache,from=base,target=/c true\n", "Dockerfile:2: .*not supported yet"),
         ("FROM base\nCOPY absent /x\n", "Dockerfile:2: .*absent.*not found"),
         ("FROM base\nUSER nosuch\nRUN true\n", "Dockerfile:3: process .*unable to find user nosuch"),
     ],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import AbstractContextManager, suppress
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,14 +56,30 @@ class Store:
         """While held, no blob is deleted, though nothing may refer to it yet."""
         return self.locks.acquire(locks.BLOBS, shared=True)
 
-    def cache_folder(self, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> Path:
-        """A folder below `cache/`; where it is absent it is made with that mode and owner. `name` is one file name."""
+    def cache_folder(
+        self, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, fill: Callable[[Path], None] | None = None
+    ) -> Path:
+        """A folder below `cache/`; where it is absent it is made with that mode and owner. `name` is one file name.
+
+        `fill` is called with a new folder before it gets its name, and may set other metadata.
+        """
         path = self._below("cache", name)
-        with store_errors(path, "cannot make"), suppress(FileExistsError):
-            path.mkdir()
-            path.chmod(mode)
+        if path.exists():
+            return path
+        with store_errors(path, "cannot make"):
+            made = Path(tempfile.mkdtemp(dir=self.temporary.folder))
+            made.chmod(mode)
             if (uid, gid) != (0, 0):
-                os.chown(path, uid, gid)
+                os.chown(made, uid, gid)
+        if fill is not None:
+            fill(made)
+        with store_errors(path, "cannot make"):
+            try:
+                made.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                shutil.rmtree(made)  # somebody else was first
         return path
 
     @property

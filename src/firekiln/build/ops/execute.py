@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +19,11 @@ from firekiln.build.graph import (
     Mount,
     Network,
     SecretMount,
-    Sharing,
     SshMount,
     TmpfsMount,
     Vertex,
 )
+from firekiln.build.ops import cachemount
 from firekiln.build.runner import Runner
 from firekiln.build.solver import CanceledError, Inputs, Solved
 from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
@@ -42,7 +41,6 @@ from firekiln.sandbox.step import (
     TreeMount,
 )
 from firekiln.store import Store
-from firekiln.store.locks import named
 
 ENTITLEMENT_HOST = "network.host"
 ENTITLEMENT_INSECURE = "security.insecure"
@@ -102,8 +100,6 @@ class Executor:
 
     def _check_mount(self, vertex: Vertex, mount: Mount) -> None:
         options = self._options
-        if isinstance(mount, CacheMount) and mount.input is not None:
-            raise _refused(vertex, "RUN --mount=type=cache,from=… is not supported yet", None)
         if isinstance(mount, SecretMount) and mount.required and mount.id not in options.secrets:
             raise _refused(vertex, f"secret {mount.id}: not found", f"--secret id={mount.id},src=FILE")
         if isinstance(mount, SshMount) and mount.required and mount.id not in options.ssh:
@@ -158,7 +154,7 @@ class Executor:
             for mount in op.mounts
             if isinstance(mount, SecretMount) and mount.env is not None and mount.id in secrets
         ]
-        caches = self._caches(op, stack)
+        caches = cachemount.folders(op, inputs, store=self._store, waiting=self._check_canceled, stack=stack)
         mounts = (self._mount(mount, inputs, caches) for mount in op.mounts)
         return Step(
             layers=_paths(inputs[0]),
@@ -199,31 +195,6 @@ class Executor:
         if socket is None:
             return None
         return SocketMount(target=mount.target, socket=socket, mode=mount.mode, uid=mount.uid, gid=mount.gid)
-
-    def _caches(self, op: ExecOp, stack: contextlib.ExitStack) -> dict[str, Path]:
-        """The folders of the step's cache mounts by id, each locked once, and in an order that all steps keep to."""
-        mounts = {mount.id: mount for mount in op.mounts if isinstance(mount, CacheMount)}
-        return {key: stack.enter_context(self._cache(mounts[key])) for key in sorted(mounts)}
-
-    @contextlib.contextmanager
-    def _cache(self, mount: CacheMount) -> Iterator[Path]:
-        """The folder of a cache mount, locked as its sharing asks. An id may be any text, so its hash names it."""
-        name = hashlib.sha256(mount.id.encode(errors="surrogateescape")).hexdigest()[:32]
-        locks = self._store.locks
-        match mount.sharing:
-            case Sharing.SHARED | Sharing.LOCKED:
-                shared = mount.sharing is Sharing.SHARED
-                lock = locks.acquire(named(f"cache mount {name}"), shared=shared, waiting=self._check_canceled)
-            case Sharing.PRIVATE:
-                number = 0
-                while (found := locks.try_acquire(named(f"cache mount {name}"))) is None:
-                    number += 1
-                    name = f"{name[:32]}.{number}"
-                lock = found
-            case _:
-                assert_never(mount.sharing)
-        with lock:
-            yield self._store.cache_folder(name, mode=mount.mode, uid=mount.uid, gid=mount.gid)
 
     def _check_canceled(self) -> None:
         if self._cancel.is_set():

@@ -1,0 +1,85 @@
+"""RUN --mount=type=cache: folders of the store that outlive the step, locked as their sharing asks.
+
+A cache is named by its id and, where `from` gives it its first content, by what that is, as in BuildKit: another base
+is another cache. An id may be any text, so a hash of it names the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import assert_never
+
+from firekiln.build.graph import CacheMount, ExecOp, Sharing
+from firekiln.build.ops import content
+from firekiln.build.solver import Inputs, Solved
+from firekiln.errors import BuildError, SandboxError
+from firekiln.rootfs import lookup
+from firekiln.rootfs.tree import Directory, Tree
+from firekiln.sandbox.materialize import materialize
+from firekiln.store import Store
+from firekiln.store.locks import named
+
+_NAME_LENGTH = 32
+
+
+def folders(
+    op: ExecOp, inputs: Inputs, *, store: Store, waiting: Callable[[], None], stack: contextlib.ExitStack
+) -> dict[str, Path]:
+    """The folders of the step's cache mounts by id, each locked once, and in an order that all steps keep to.
+
+    `waiting` is called while a lock is awaited, and may raise; `stack` releases the locks. BuildError where `from`
+    lacks the folder that is asked for.
+    """
+    mounts = {mount.id: mount for mount in op.mounts if isinstance(mount, CacheMount)}
+    return {key: stack.enter_context(_folder(mounts[key], inputs, store, waiting)) for key in sorted(mounts)}
+
+
+@contextlib.contextmanager
+def _folder(mount: CacheMount, inputs: Inputs, store: Store, waiting: Callable[[], None]) -> Iterator[Path]:
+    source = inputs[mount.input] if mount.input is not None else None
+    tree = _tree(mount, source, store) if source is not None else None
+    first = _identity(mount, source, tree) if source is not None and tree is not None else ""
+    name = hashlib.sha256(f"{mount.id}{first}".encode(errors="surrogateescape")).hexdigest()[:_NAME_LENGTH]
+    match mount.sharing:
+        case Sharing.SHARED | Sharing.LOCKED:
+            shared = mount.sharing is Sharing.SHARED
+            lock = store.locks.acquire(named(f"cache mount {name}"), shared=shared, waiting=waiting)
+        case Sharing.PRIVATE:
+            number = 0
+            while (found := store.locks.try_acquire(named(f"cache mount {name}"))) is None:
+                number += 1
+                name = f"{name[:_NAME_LENGTH]}.{number}"
+            lock = found
+        case _:
+            assert_never(mount.sharing)
+    with lock:
+        fill = None if tree is None else lambda folder: _fill(folder, tree)
+        yield store.cache_folder(name, mode=mount.mode, uid=mount.uid, gid=mount.gid, fill=fill)
+
+
+def _tree(mount: CacheMount, source: Solved, store: Store) -> Tree:
+    """What a new cache holds."""
+    whole = source.tree if source.tree is not None else store.layers.merged(source.layers or ())
+    found = lookup.resolve(whole, mount.source.strip("/").encode(errors="surrogateescape")).node
+    if not isinstance(found, Directory):
+        raise BuildError(f'"{mount.source}": not found, or no folder to begin a cache with')
+    return found
+
+
+def _identity(mount: CacheMount, source: Solved, tree: Tree) -> str:
+    """What tells this beginning of a cache from others; an id holds no NUL."""
+    return f"\0{source.chain}\0{mount.source}" if source.chain else f"\0{content.content_digest(tree)}"
+
+
+def _fill(folder: Path, tree: Tree) -> None:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        materialize(tree, descriptor)
+    except OSError as error:
+        raise SandboxError(f"cannot fill a cache mount: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
