@@ -176,7 +176,7 @@ class _Image:
     def _make(self, inode: _Inode) -> Node:  # noqa: PLR0911 - one case for each type
         match stat.S_IFMT(inode.mode):
             case stat.S_IFREG:
-                return File(meta=inode.meta, size=inode.size, extents=tuple(self._extents(inode)))
+                return File(meta=inode.meta, size=inode.size, extents=self._extents(inode))
             case stat.S_IFDIR:
                 if inode.nid in self.directories:
                     raise ValueError("a directory with two names")
@@ -197,12 +197,16 @@ class _Image:
             case kind:
                 raise ValueError(f"file type {kind:#o}")
 
-    def _extents(self, inode: _Inode) -> Iterator[Extent]:
+    def _extents(self, inode: _Inode) -> tuple[Extent, ...]:
         """Where the inode's data lie, all of it within the image."""
-        for extent in self._mapped(inode):
+        if inode.layout == Layout.FLAT_PLAIN and inode.size:  # nearly all files
+            extents: tuple[Extent, ...] = (Extent(0, inode.size, self.source, inode.union * self.block),)
+        else:
+            extents = tuple(self._mapped(inode))
+        for extent in extents:
             if extent.offset + extent.length > len(self.data):
                 raise ValueError("its data lie outside the image")
-            yield extent
+        return extents
 
     def _mapped(self, inode: _Inode) -> Iterator[Extent]:
         size = inode.size

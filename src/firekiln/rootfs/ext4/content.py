@@ -7,7 +7,7 @@ are many files may be one copy: `Copies` joins what adjoins on both sides.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,7 +42,7 @@ class Copies:
         self.bytes = 0
         self._last = _Copy(PathSource(""), 0, -1, 0, b"")
 
-    def add(self, path: bytes, file: File, runs: list[Run]) -> None:
+    def add(self, path: bytes, file: File, runs: Sequence[Run]) -> None:
         """The content of the file at `path`, whose blocks are `runs`."""
         if len(file.extents) == len(runs) == 1:
             start, length, source, offset = file.extents[0]

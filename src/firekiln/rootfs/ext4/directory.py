@@ -9,7 +9,7 @@ Source: Linux, `fs/ext4/namei.c`; `Documentation/filesystems/ext4/directory.rst`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -64,6 +64,16 @@ def build(entries: list[Entry], number: int, parent: int, *, inode_seed: int, ha
         pointers = [(part[0][0], 1 + index) for index, part in enumerate(parts)]
     root = _index_block(_root_head(number, parent, levels=0 if single else 1), pointers, _ROOT_LIMIT, inode_seed)
     return Blocks(data=b"".join([root, *blocks, *(_leaf(part, inode_seed) for _, part in leaves)]), indexed=True)
+
+
+def most_blocks(names: Iterable[tuple[bytes, object]]) -> int:
+    """How many blocks a directory with these names takes at most: how they fill leaves is known with their hashes."""
+    lengths = [len(name) + 11 & ~3 for name, _ in names]
+    used = _DOTS + sum(lengths)
+    if used <= DIRECTORY_ROOM:
+        return 1
+    leaves = used // (_LEAF_FILL - max(lengths)) + 1
+    return 1 + (-(-leaves // _NODE_LIMIT) if leaves > _ROOT_LIMIT else 0) + leaves
 
 
 def with_spare_blocks(number: int, parent: int, blocks: int, *, inode_seed: int) -> bytes:

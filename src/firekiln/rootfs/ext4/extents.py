@@ -4,7 +4,7 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from firekiln.rootfs.ext4.layout import (
@@ -39,13 +39,16 @@ def tree_blocks(extents: int) -> int:
     return total
 
 
-def pack(runs: list[Run], allocate: Callable[[], int], seed: int) -> tuple[bytes, list[tuple[int, bytes]]]:
+def pack_one(run: Run) -> bytes:
+    """i_block of a file that is one run, of EXTENT_BLOCKS at most."""
+    return _ONE_EXTENT + EXTENT.pack(*_halves(run))
+
+
+def pack(runs: Sequence[Run], allocate: Callable[[], int], seed: int) -> tuple[bytes, list[tuple[int, bytes]]]:
     """i_block of a file that consists of `runs`, and the tree's other blocks with their places.
 
     `allocate` gives a free block each time; `seed` is the inode's checksum state.
     """
-    if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
-        return _ONE_EXTENT + EXTENT.pack(*_halves(runs[0])), []  # nearly all files
     entries = [(run.logical, EXTENT.pack(*_halves(run))) for run in _limited(runs)]
     blocks: list[tuple[int, bytes]] = []
     depth = 0
@@ -68,7 +71,7 @@ def _node(entries: list[tuple[int, bytes]], room: int, depth: int) -> bytes:
     return head + b"".join(entry for _, entry in entries)
 
 
-def _limited(runs: list[Run]) -> Iterator[Run]:
+def _limited(runs: Sequence[Run]) -> Iterator[Run]:
     for logical, physical, count in runs:
         for at in range(0, count, EXTENT_BLOCKS):
             yield Run(logical + at, physical + at, min(EXTENT_BLOCKS, count - at))

@@ -1,75 +1,94 @@
-"""Gives every block of an image its place: directories and other metadata first, then files one behind another."""
+"""Gives every block of an image its place: files one behind another, then directories and other metadata.
+
+The content of files comes first, since it takes longest to write, and need not wait for the directories' hashes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4 import directory, extents, xattr
 from firekiln.rootfs.ext4.content import Copies
 from firekiln.rootfs.ext4.extents import Run
 from firekiln.rootfs.ext4.geometry import Space
-from firekiln.rootfs.ext4.layout import BLOCK, ROOT_INODE, Checksum
-from firekiln.rootfs.ext4.plan import LOST_FOUND_BLOCKS, Inode, Plan, is_spare_lost_found, set_data
+from firekiln.rootfs.ext4.layout import BLOCK, EXTENT_BLOCKS, ROOT_INODE, Checksum, blocks_of
+from firekiln.rootfs.ext4.plan import LOST_FOUND_BLOCKS, Inode, Plan, is_spare_lost_found
 from firekiln.rootfs.inodes import FILE_TYPES, shown
 from firekiln.rootfs.tree import Directory, File
 
 
-@dataclass(slots=True, kw_only=True)
-class Placed:
-    """What is to be written besides inodes: `blocks` are metadata, each with its first block."""
-
-    blocks: list[tuple[int, bytes]] = field(default_factory=list)
-    copies: Copies = field(default_factory=Copies)
+def needed(planned: Plan) -> int:
+    """Blocks at most that the functions below take, together."""
+    return sum(inode.blocks for inode in planned.inodes) + len(_xattr_blocks(planned))
 
 
-def fill_directories(planned: Plan, checksum: Checksum, hash_seed: bytes) -> None:
-    """Sets the directories' data, which depend on the file system's UUID and hash seed."""
+def place_files(planned: Plan, space: Space) -> Copies:
+    """Places the files' content, from the front of `space` on, and says what is to be copied there."""
+    copies = Copies()
     for inode in planned.inodes:
-        if not isinstance(inode.node, Directory):
-            continue
-        parent = inode.parent.number if inode.parent else ROOT_INODE
-        seed = checksum.inode_seed(inode.number)
-        if is_spare_lost_found(inode):
-            set_data(inode, directory.with_spare_blocks(inode.number, parent, LOST_FOUND_BLOCKS, inode_seed=seed))
-            continue
+        node = inode.node
+        if isinstance(node, File):
+            spans = inode.spans
+            if len(spans) == 1:
+                first, last = spans[0]
+                runs = space.take(last - first, first)
+            else:
+                runs = [run for first, last in spans for run in space.take(last - first, first)]
+            inode.runs = runs
+            copies.add(inode.path, node, runs)
+    return copies
+
+
+def place_metadata(planned: Plan, space: Space, checksum: Checksum, hash_seed: bytes) -> list[tuple[int, bytes]]:
+    """Makes directories and blocks of xattrs, places them, completes the inodes. Blocks to be written, each with its
+    place.
+    """
+    blocks: list[tuple[int, bytes]] = []
+    for block, users in _xattr_blocks(planned):
+        at = space.take_one()
+        blocks.append((at, xattr.finish_block(block, at, len(users), checksum)))
+        for inode in users:
+            inode.xattrs_at = at
+    for inode in planned.inodes:
+        if isinstance(inode.node, Directory):
+            _fill(inode, checksum, hash_seed)
+        if inode.data:
+            inode.runs = space.take(blocks_of(inode.size))
+            blocks.extend(_pieces(inode.data, inode.runs))
+    for inode in planned.inodes:
+        _complete(inode, space, checksum, blocks)
+    return blocks
+
+
+def _fill(inode: Inode, checksum: Checksum, hash_seed: bytes) -> None:
+    """Sets a directory's data, which depend on the file system's UUID and hash seed."""
+    parent = inode.parent.number if inode.parent else ROOT_INODE
+    seed = checksum.inode_seed(inode.number)
+    if is_spare_lost_found(inode):
+        inode.data = directory.with_spare_blocks(inode.number, parent, LOST_FOUND_BLOCKS, inode_seed=seed)
+    else:
         entries = [(name, entry.number, FILE_TYPES[entry.type]) for name, entry in inode.entries]
         try:
             built = directory.build(entries, inode.number, parent, inode_seed=seed, hash_seed=hash_seed)
         except RootfsError as error:
             raise RootfsError(f"/{shown(inode.path)}: {error.message}") from None
-        set_data(inode, built.data)
-        inode.indexed = built.indexed
+        inode.data, inode.indexed = built.data, built.indexed
+    inode.size = len(inode.data)
 
 
-def needed(planned: Plan) -> int:
-    """Blocks at most that `place` takes."""
-    return sum(inode.blocks for inode in planned.inodes) + len(_xattr_blocks(planned))
-
-
-def place(planned: Plan, space: Space, checksum: Checksum) -> Placed:
-    """Places everything, and says so in the inodes. `space` must have the blocks that are `needed`."""
-    placed = Placed()
-    for block, users in _xattr_blocks(planned):
-        at = space.take_one()
-        placed.blocks.append((at, xattr.finish_block(block, at, len(users), checksum)))
-        for inode in users:
-            inode.xattrs_at = at
-    runs = {inode.number: _take(space, inode) for inode in planned.inodes if inode.data}
-    for inode in planned.inodes:
-        if isinstance(inode.node, File):
-            found = _take(space, inode)
-            placed.copies.add(inode.path, inode.node, found)
-        elif inode.data:
-            found = runs[inode.number]
-            placed.blocks.extend(_pieces(inode.data, found))
-        else:
-            inode.blocks = bool(inode.xattrs_at)
-            continue
-        inode.block, tree = extents.pack(found, space.take_one, checksum.inode_seed(inode.number))
-        placed.blocks.extend(tree)
-        inode.blocks = sum(run.length for run in found) + len(tree) + bool(inode.xattrs_at)
-    return placed
+def _complete(inode: Inode, space: Space, checksum: Checksum, blocks: list[tuple[int, bytes]]) -> None:
+    """i_block, with the tree behind it, and the number of blocks."""
+    runs = inode.runs
+    used = 1 if inode.xattrs_at else 0
+    if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
+        inode.block = extents.pack_one(runs[0])  # nearly all files
+        used += runs[0].length
+    elif runs or isinstance(inode.node, File):
+        inode.block, tree = extents.pack(runs, space.take_one, checksum.inode_seed(inode.number))
+        blocks.extend(tree)
+        used += sum(run.length for run in runs) + len(tree)
+    inode.blocks = used
 
 
 def _xattr_blocks(planned: Plan) -> list[tuple[bytes, list[Inode]]]:
@@ -82,14 +101,7 @@ def _xattr_blocks(planned: Plan) -> list[tuple[bytes, list[Inode]]]:
     return [(block, them[at : at + most]) for block, them in users.items() for at in range(0, len(them), most)]
 
 
-def _take(space: Space, inode: Inode) -> list[Run]:
-    if len(inode.spans) == 1:
-        first, last = inode.spans[0]
-        return space.take(last - first, first)
-    return [run for first, last in inode.spans for run in space.take(last - first, first)]
-
-
-def _pieces(data: bytes, runs: list[Run]) -> list[tuple[int, bytes]]:
+def _pieces(data: bytes, runs: Sequence[Run]) -> list[tuple[int, bytes]]:
     if len(runs) == 1:
         return [(runs[0].physical, data)]
     return [(run.physical, data[run.logical * BLOCK : (run.logical + run.length) * BLOCK]) for run in runs]

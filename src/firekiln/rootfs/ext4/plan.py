@@ -6,11 +6,13 @@ Pure, and the same for the same Tree, in whatever order its directories were fil
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs import inodes as common
-from firekiln.rootfs.ext4 import extents, xattr
+from firekiln.rootfs.ext4 import directory, extents, xattr
+from firekiln.rootfs.ext4.extents import Run
 from firekiln.rootfs.ext4.layout import (
     BLOCK,
     EXTENT_BLOCKS,
@@ -38,33 +40,44 @@ _NO_XATTRS = xattr.Packed()
 class Inode(common.Inode):
     """One inode of the image to be.
 
-    `data` is what a directory or a long link's target has in blocks. `spans` are the blocks that hold data (first, past
-    the last); `blocks` is how many it takes, at most, for content and extent tree. `placing.py` sets it to how many
-    they are, with the one for xattrs, sets `block`, which is i_block, unless that holds the data themselves, and
-    `xattrs_at`, the place of that one.
+    `spans` are the blocks of a file that hold data (first, past the last); `blocks` is how many the inode takes at
+    most, for content and extent tree. The rest is for `placing.py` to set: `runs`, where the blocks lie; `data`, what
+    a directory or a long link's target has in them; `block`, which is i_block, unless that holds the data themselves;
+    `xattrs_at`, the place of the block for xattrs; and `blocks` as they are, with that one.
     """
 
     meta: Meta = _NO_META
     size: int = 0
-    block: bytes = b""
-    data: bytes = b""
-    indexed: bool = False
-    spans: list[tuple[int, int]] = field(default_factory=list)
+    spans: Sequence[tuple[int, int]] = ()
     blocks: int = 0
     xattrs: xattr.Packed = _NO_XATTRS
+    runs: Sequence[Run] = ()
+    data: bytes = b""
+    indexed: bool = False
+    block: bytes = b""
     xattrs_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`inodes` in order, numbered as ext4 does; `digest` is one of all that is known of them without their content."""
+    """`inodes` in order, numbered as ext4 does."""
 
     inodes: list[Inode]
-    digest: bytes
 
     @property
     def last_inode(self) -> int:
         return max(self.inodes[-1].number, FIRST_INODE)
+
+    def digest(self) -> bytes:
+        """32 bytes that stand for all but the content of files. To be asked for before metadata are placed."""
+        parts = []
+        for inode in self.inodes:
+            meta = inode.meta
+            parts.append(b"%d %d %d %d %d " % (inode.mode, meta.uid, meta.gid, meta.mtime_ns, inode.size) + inode.block)
+            if meta.xattrs or inode.entries or inode.data:
+                names = [(name, entry.number) for name, entry in inode.entries]
+                parts.append(repr((meta.xattrs, names, inode.data)).encode())
+        return hashlib.sha256(b"\n".join(parts)).digest()
 
 
 def plan(tree: Tree, *, epoch: int, whiteouts: bool) -> Plan:
@@ -74,12 +87,10 @@ def plan(tree: Tree, *, epoch: int, whiteouts: bool) -> Plan:
     for inode in inodes:
         inode.number = ROOT_INODE if inode.parent is None else FIRST_INODE - 2 + inode.number
         try:
-            if not whiteouts:
-                _check_merged(inode)
-            _measure(inode, packed)
+            _measure(inode, packed, whiteouts=whiteouts)
         except RootfsError as error:
             raise RootfsError(f"/{shown(inode.path)}: {error.message}", hint=error.hint) from None
-    return Plan(inodes=inodes, digest=_digest(inodes))
+    return Plan(inodes=inodes)
 
 
 def _with_lost_found(tree: Tree, epoch: int) -> Tree:
@@ -94,37 +105,36 @@ def is_spare_lost_found(inode: Inode) -> bool:
     return inode.path == LOST_FOUND and isinstance(inode.node, Directory) and not inode.entries
 
 
-def _check_merged(inode: Inode) -> None:
-    hint = "merge the layers first"
-    if isinstance(inode.node, Whiteout):
-        raise RootfsError("a whiteout belongs to a layer, not to a whole file system", hint=hint)
-    if isinstance(inode.node, Directory) and inode.node.opaque:
-        raise RootfsError("an opaque directory belongs to a layer, not to a whole file system", hint=hint)
-
-
-def _measure(inode: Inode, packed: dict[xattr.Xattrs, xattr.Packed]) -> None:
+def _measure(inode: Inode, packed: dict[xattr.Xattrs, xattr.Packed], *, whiteouts: bool) -> None:
     node = inode.node
-    if not isinstance(node, Whiteout):
-        inode.meta = node.meta
-        check_owner(node.meta)
-        inode.xattrs = _pack_xattrs(node, packed)
+    if isinstance(node, Whiteout):
+        _check_layered("a whiteout", allowed=whiteouts)
+        return
+    inode.meta = node.meta
+    check_owner(node.meta)
+    inode.xattrs = _pack_xattrs(node, packed)
     if inode.nlink > MAX_LINKS:
         _check_links(inode)
     match node:
         case File():
             _measure_file(inode, node)
+        case Directory():
+            if node.opaque:
+                _check_layered("an opaque directory", allowed=whiteouts)
+            blocks = LOST_FOUND_BLOCKS if is_spare_lost_found(inode) else directory.most_blocks(inode.entries)
+            inode.blocks = _most_blocks([(0, blocks)])
         case Symlink():
-            check_target(node.target)
-            inode.size = len(node.target)
-            if inode.size < INLINE_DATA:
-                inode.block = node.target
-            else:
-                set_data(inode, node.target)
+            _measure_link(inode, node)
         case Device():
             check_device(node)
             inode.block = _device_numbers(node)
         case _:
             pass
+
+
+def _check_layered(what: str, *, allowed: bool) -> None:
+    if not allowed:
+        raise RootfsError(f"{what} belongs to a layer, not to a whole file system", hint="merge the layers first")
 
 
 def _pack_xattrs(node: Stored, packed: dict[xattr.Xattrs, xattr.Packed]) -> xattr.Packed:
@@ -143,11 +153,14 @@ def _check_links(inode: Inode) -> None:
     inode.nlink = 1  # dir_nlink: more sub-directories than can be counted
 
 
-def set_data(inode: Inode, data: bytes) -> None:
-    inode.data = data
-    inode.size = len(data)
-    inode.spans = [(0, blocks_of(len(data)))]
-    inode.blocks = _most_blocks(inode.spans)
+def _measure_link(inode: Inode, node: Symlink) -> None:
+    check_target(node.target)
+    inode.size = len(node.target)
+    if inode.size < INLINE_DATA:
+        inode.block = node.target
+    else:
+        inode.data = node.target
+        inode.blocks = 1
 
 
 def _measure_file(inode: Inode, node: File) -> None:
@@ -171,7 +184,9 @@ def _spans(node: File) -> list[tuple[int, int]]:
     return spans
 
 
-def _most_blocks(spans: list[tuple[int, int]]) -> int:
+def _most_blocks(spans: Sequence[tuple[int, int]]) -> int:
+    if len(spans) == 1 and spans[0][1] < _LEAST_BETWEEN_COPIES:
+        return spans[0][1] - spans[0][0]  # nearly all files: at most cut once
     blocks = pieces = 0
     for first, last in spans:
         blocks += last - first
@@ -185,13 +200,3 @@ def _device_numbers(node: Device) -> bytes:
     if node.major < 256 and node.minor < 256:
         return bytes((node.minor, node.major))
     return bytes(4) + encode_device(node.major, node.minor).to_bytes(4, "little")
-
-
-def _digest(inodes: list[Inode]) -> bytes:
-    digest = hashlib.sha256()
-    for inode in inodes:
-        meta = inode.meta
-        names = [(name, entry.number) for name, entry in inode.entries]
-        fields = (inode.mode, meta.uid, meta.gid, meta.mtime_ns, meta.xattrs, inode.size, inode.block, names)
-        digest.update(repr(fields).encode())
-    return digest.digest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4 import groups, inodetable
@@ -18,7 +18,7 @@ from firekiln.rootfs.ext4.geometry import Layout, fit
 from firekiln.rootfs.ext4.groups import Identity
 from firekiln.rootfs.ext4.journal import superblock as journal_superblock
 from firekiln.rootfs.ext4.layout import BLOCK, Checksum
-from firekiln.rootfs.ext4.placing import Placed, fill_directories, needed, place
+from firekiln.rootfs.ext4.placing import needed, place_files, place_metadata
 from firekiln.rootfs.ext4.plan import Plan, plan
 from firekiln.rootfs.inodes import collector_paused
 from firekiln.rootfs.tree import Directory, Meta, Tree
@@ -74,10 +74,8 @@ def write(
     final name.
     """
     wanted = size if isinstance(size, Size) else Size(total=size)
+    given = _given(label, uuid, epoch)
     planned = plan(tree, epoch=epoch, whiteouts=whiteouts)
-    identity = _identity(planned, label, uuid, epoch)
-    checksum = Checksum.of_uuid(identity.uuid)
-    fill_directories(planned, checksum, identity.hash_seed)
     layout = fit(
         needed(planned),
         planned.last_inode,
@@ -86,15 +84,16 @@ def write(
         journal=journal,
         growth=growth,
     )
-    placed = place(planned, layout.space, checksum)
+    copies = place_files(planned, layout.space)
     with ExitStack() as cleanup:
         if not isinstance(out, int):
             out = os.open(out, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             cleanup.callback(os.close, out)
         os.ftruncate(out, 0)
         os.ftruncate(out, layout.geometry.blocks * BLOCK)
-        cleanup.enter_context(CopyingThread(out, placed.copies, progress))
-        _write_all(out, _metadata(planned, placed, layout, identity, checksum))
+        cleanup.enter_context(CopyingThread(out, copies, progress))
+        identity = _identity(given, planned.digest())
+        _write_all(out, _metadata(planned, layout, identity))
     return Written(size=layout.geometry.blocks * BLOCK, uuid=_text(identity.uuid))
 
 
@@ -115,14 +114,18 @@ def empty(
     return write(tree, out, size=size, journal=journal, growth=False, label=label, uuid=uuid, epoch=epoch)
 
 
-def _identity(planned: Plan, label: str, uuid: str | None, epoch: int) -> Identity:
+def _given(label: str, uuid: str | None, epoch: int) -> Identity:
+    """What the caller says of the file system: its UUID may be empty, its hash seed is."""
     name = label.encode()
     if len(name) > _MAX_LABEL or b"\0" in name:
         raise RootfsError(f"{label!r} is no label for ext4, which takes {_MAX_LABEL} bytes")
     if not 0 <= epoch <= _MAX_EPOCH:
         raise RootfsError(f"the superblock has no place for the time {epoch}")
-    given = _derived(planned.digest[:_UUID_BYTES]) if uuid is None else _parsed(uuid)
-    return Identity(uuid=given, hash_seed=planned.digest[_UUID_BYTES:], label=name, epoch=epoch)
+    return Identity(uuid=b"" if uuid is None else _parsed(uuid), hash_seed=b"", label=name, epoch=epoch)
+
+
+def _identity(given: Identity, digest: bytes) -> Identity:
+    return replace(given, uuid=given.uuid or _derived(digest[:_UUID_BYTES]), hash_seed=digest[_UUID_BYTES:])
 
 
 def _derived(digest: bytes) -> bytes:
@@ -148,12 +151,12 @@ def _text(uuid: bytes) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def _metadata(
-    planned: Plan, placed: Placed, layout: Layout, identity: Identity, checksum: Checksum
-) -> Iterator[tuple[int, bytes]]:
+def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[tuple[int, bytes]]:
     """Everything but the content of files, each piece with its offset in the image."""
     geometry = layout.geometry
-    yield from ((block * BLOCK, data) for block, data in placed.blocks)
+    checksum = Checksum.of_uuid(identity.uuid)
+    blocks = place_metadata(planned, layout.space, checksum, identity.hash_seed)
+    yield from ((block * BLOCK, data) for block, data in blocks)
     table = inodetable.inode_table(planned, checksum)
     kept = b""
     if geometry.journal:
