@@ -12,6 +12,7 @@ FirekilnError
 ├── StoreError              the store is damaged, full, read-only or locked
 ├── RootfsError             a file system image or archive is malformed, hostile or beyond a format's limits
 ├── SandboxError            the host cannot, or may not, isolate a step
+├── ExportError             an output (a disk image, an archive, a folder) could not be written
 ├── MachineError            a virtual machine could not be prepared, started or reached
 └── MissingProgramError     a program or package of the host is absent; the hint says how to get it
 """
@@ -135,6 +136,10 @@ class RootfsError(FirekilnError):
 
 class SandboxError(FirekilnError):
     """The host cannot, or may not, isolate a step."""
+
+
+class ExportError(FirekilnError):
+    """An output (a disk image, an archive, a folder) could not be written to where it was wanted."""
 
 
 class MachineError(FirekilnError):

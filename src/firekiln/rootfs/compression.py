@@ -9,6 +9,7 @@ import lzma
 import os
 import sys
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -102,6 +103,27 @@ def decompress(source: Readable, out: str | os.PathLike[str], *, limit: int, nam
             if file.position > limit:
                 raise RootfsError(f"{name}: more than {limit} bytes when decompressed")
         return Written(digest=file.digest(), size=file.position)
+
+
+def compressed(data: Iterable[bytes], kind: Compression) -> Iterator[bytes]:
+    """The stream of `data` as one of `kind` (none, gzip or zstd), at the tools' usual level, without name and time.
+
+    gzip by zlib rather than by the faster ISA-L, whose output depends on the processor.
+    """
+    encoder: zstd.ZstdCompressor | zlib._Compress
+    match kind:
+        case Compression.NONE:
+            yield from data
+            return
+        case Compression.GZIP:
+            encoder = zlib.compressobj(level=6, wbits=zlib.MAX_WBITS | 16)
+        case Compression.ZSTD:
+            encoder = zstd.ZstdCompressor(level=3)
+        case _:
+            raise ValueError(f"streams are not compressed with {kind} here")
+    for piece in data:
+        yield encoder.compress(piece)
+    yield encoder.flush()
 
 
 class _Raw(io.RawIOBase):

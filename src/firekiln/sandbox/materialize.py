@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from firekiln.rootfs.content import Sources, copy_range
@@ -37,19 +37,22 @@ class _Level:
 class _Writing:
     root: int
     sources: Sources
+    progress: Callable[[int], None]
+    done: int = 0
     written: dict[int, bytes] = field(default_factory=dict)
     """Where a node was first written, by its identity; a second name is a hard link to it."""
 
 
-def materialize(tree: Tree, folder: int) -> None:
+def materialize(tree: Tree, folder: int, *, progress: Callable[[int], None] = lambda _: None) -> None:
     """Write `tree` into the empty directory `folder` (an O_PATH descriptor will do), its own metadata included.
 
-    Whiteouts have no meaning there and are left out. OSError where the file system refuses something.
+    `progress` is told the bytes of content that are written. Whiteouts have no meaning there and are left out.
+    OSError where the file system refuses something.
     """
     root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     levels = [_level(os.dup(root), b"", tree)]
     with Sources() as sources:
-        writing = _Writing(root, sources)
+        writing = _Writing(root, sources, progress)
         try:
             while levels:
                 _turn(levels, writing)
@@ -85,6 +88,8 @@ def _write(level: _Level, name: bytes, node: File | Symlink | Device | Fifo | So
     match node:
         case File():
             _write_file(level.fd, name, node, writing.sources)
+            writing.done += sum(extent.length for extent in node.extents)
+            writing.progress(writing.done)
         case Symlink(target=target):
             os.symlink(target, name, dir_fd=level.fd)
         case Device(block=block, major=major, minor=minor):

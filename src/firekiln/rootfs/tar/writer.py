@@ -48,6 +48,11 @@ def write(tree: Tree, out: int) -> Written:
     return _write(tree, out)
 
 
+def pieces(tree: Tree) -> Iterator[bytes]:
+    """The archive's bytes in order, about CHUNK at a time, for whoever compresses them. RootfsError as `write`."""
+    return _gathered(_archive(tree))
+
+
 def digest(tree: Tree) -> str:
     """The digest of the archive, written nowhere."""
     return _write(tree, None).digest
@@ -56,7 +61,7 @@ def digest(tree: Tree) -> str:
 def _write(tree: Tree, out: int | None) -> Written:
     checksum = hashlib.sha256()
     size = 0
-    for data in _gathered(_archive(tree)):
+    for data in pieces(tree):
         checksum.update(data)
         size += len(data)
         view = memoryview(data)
