@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from firekiln.dockerfile.rules import CheckWarning
+from firekiln.dockerfile.rules import CheckWarning, Rule
 
 _BOOL = re.compile(r"(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False")
 
@@ -27,6 +27,11 @@ class CheckOptions:
         if rule.experimental:
             return self.experimental_all or rule.name in self.experimental
         return not self.skip_all and rule.name not in self.skip
+
+    def asking(self, rule: Rule) -> CheckOptions:
+        """The same, but the experimental `rule` speaks too, unless it is told not to, and no warning is an error."""
+        wanted = frozenset() if self.skip_all or rule.name in self.skip else frozenset({rule.name})
+        return replace(self, error=False, experimental=self.experimental | wanted)
 
     def select(self, warnings: Iterable[CheckWarning]) -> tuple[CheckWarning, ...]:
         return tuple(warning for warning in warnings if self.speaks(warning))

@@ -138,3 +138,13 @@ def test_every_warning_of_a_word_names_it_for_a_caret():
         ("WorkdirRelativePath", "r"),
         ("SecretsUsedInArgOrEnv", "my_token"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("directive", "shown"),
+    [("", ["CopyIgnoredFile"]), ("# check=skip=CopyIgnoredFile\n", []), ("# check=skip=all\n", [])],
+)
+def test_who_asks_for_checks_hears_of_ignored_files_without_the_experimental_directive(directive, shown):
+    options = PlanOptions(ignored=lambda path: path == "left")
+    found = check(f"{directive}FROM scratch\nCOPY left /\n", options)
+    assert [warning.rule.name for warning in found.warnings] == shown
