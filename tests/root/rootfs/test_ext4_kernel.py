@@ -1,7 +1,9 @@
 """What the kernel makes of our ext4 images, and what we make of what the kernel leaves behind."""
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ext4images import e2fsck, needs_e2fsprogs, same
-from firekiln.errors import RootfsError
 from firekiln.rootfs import directory, ext4
+from firekiln.rootfs.compare import differences
 from firekiln.rootfs.merge import merge
 from firekiln.rootfs.tree import Device, Directory, File, Meta
 from trees import ACL, CAPABILITY, file, folder, link, sparse, trees
@@ -186,17 +188,50 @@ def test_an_unmounted_file_system_grows(memory, size):
     assert ext4.read(memory / "image").children[b"f"].read() == b"x" * 5 * MIB
 
 
-def test_a_copy_of_a_mounted_file_system_needs_its_journal(memory):
-    ext4.write(folder({b"f": file(b"1")}), memory / "image", size=64 * MIB)
-    with mounted(memory / "image", memory / "mnt") as mount:
-        (mount / "new").write_bytes(b"2")
+SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
+LOG_FLUSHED, LOG_NOT_FLUSHED = struct.pack("I", 1), struct.pack("I", 2)
+
+
+def shut_down(mount, how):
+    """As if the power failed: nothing that is not on the disk gets there any more."""
+    fd = os.open(mount, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, SHUTDOWN, how)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("options", ["loop", "loop,data=journal"])
+@pytest.mark.parametrize("how", [LOG_FLUSHED, LOG_NOT_FLUSHED])
+def test_a_journal_that_a_crash_left_is_replayed_in_memory(memory, options, how):
+    ext4.write(folder({b"f": file(b"1"), b"gone": folder({b"x": file(b"2")})}), memory / "image", size=64 * MIB)
+    with mounted(memory / "image", memory / "mnt", options=options) as mount:
+        shutil.rmtree(mount / "gone")
+        change(mount)
+        (mount / "f").write_bytes(b"old" * 5000)
         os.sync()
-        shutil.copy(memory / "image", memory / "copy")
-    with pytest.raises(RootfsError, match="its journal must be replayed"):
-        ext4.read(memory / "copy")
+        change_more(mount)
+        shut_down(mount, how)
+    sound = (memory / "image").read_bytes()
+    tree = ext4.read(memory / "image")
+    shutil.copy(memory / "image", memory / "copy")
     with mounted(memory / "copy", memory / "mnt"):
-        pass
-    assert ext4.read(memory / "copy").children[b"new"].read() == b"2"
+        pass  # the kernel replays
+    replayed = ext4.read(memory / "copy")
+    assert b"the first block" in replayed.children[b"f"].read()
+    assert list(differences(tree, replayed)) == []
+    assert (memory / "image").read_bytes() == sound
+
+
+def change_more(mount):
+    """Not synced: it is in the journal, or lost."""
+    shutil.rmtree(mount / "grown")
+    with (mount / "f").open("r+b") as stream:
+        stream.write(b"the first block is replaced, the others are not")
+        stream.flush()
+        os.fsync(stream.fileno())
+    for number in range(100):
+        (mount / f"late-{number}").write_bytes(b"\xc0\x3b\x39\x98" * number * 10)
 
 
 @needs_e2fsprogs

@@ -113,12 +113,12 @@ def directories(planned: Plan, geometry: Geometry) -> list[int]:
     return counts
 
 
-def table_pieces(layout: Layout, table: bytearray) -> Iterator[tuple[int, bytes]]:
+def table_pieces(layout: Layout, table: bytearray) -> Iterator[tuple[int, memoryview]]:
     """The inode table as it lies in the image, with the block of each piece."""
     size = layout.geometry.table * BLOCK
-    at = 0
+    rest = memoryview(table)
     for start, count in layout.tables:
-        if at >= len(table):
+        if not rest:
             return
-        yield start, bytes(table[at : at + count * size])
-        at += count * size
+        yield start, rest[: count * size]
+        rest = rest[count * size :]

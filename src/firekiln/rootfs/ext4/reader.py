@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4 import directory, extents, xattr
 from firekiln.rootfs.ext4.extents import Run
 from firekiln.rootfs.ext4.geometry import groups_with_copies
+from firekiln.rootfs.ext4.journal import replay
 from firekiln.rootfs.ext4.layout import (
     BLOCK,
     BLOCK_BITS,
@@ -46,6 +48,7 @@ from firekiln.rootfs.ext4.superblock import Superblock
 from firekiln.rootfs.inodes import MAX_TARGET, decode_device
 from firekiln.rootfs.overlay import is_opaque, without_overlay
 from firekiln.rootfs.tree import (
+    BytesSource,
     Device,
     Directory,
     Extent,
@@ -62,6 +65,7 @@ from firekiln.rootfs.tree import (
 
 _KNOWN = (
     INCOMPAT_FILETYPE
+    | INCOMPAT_RECOVER
     | INCOMPAT_META_BG
     | INCOMPAT_EXTENTS
     | INCOMPAT_64BIT
@@ -72,6 +76,7 @@ _KNOWN = (
 )
 _MAX_XATTR = 65536  # XATTR_SIZE_MAX
 _MAX_DIRECTORY = 1 << 31
+_MAX_JOURNAL = 1 << 32
 _SMALL_INODE = 128
 _SMALL_DESCRIPTOR = 32
 _WITH_MTIME_EXTRA = 12
@@ -81,9 +86,9 @@ _WITH_MTIME_EXTRA = 12
 def read(path: str | os.PathLike[str]) -> Tree:
     """The Tree of the image at `path`, whose files' content are extents of that one file; `lost+found` is in it.
 
-    RootfsError for what is no ext4 file system with 4 KiB blocks and extents, was not unmounted, or is damaged; for
-    damage further down when the Tree is walked. Checksums are left to e2fsck. The image must stay as it is for as
-    long as the Tree is used.
+    A journal that was left behind is replayed in memory. RootfsError for what is no ext4 file system with 4 KiB blocks
+    and extents, or is damaged; for damage further down when the Tree is walked. Checksums of metadata are left to
+    e2fsck. The image must stay as it is for as long as the Tree is used.
     """
     image = _open(os.fspath(path))
     root = image.node(ROOT_INODE)
@@ -102,7 +107,10 @@ def _open(path: str) -> _Image:
         raise RootfsError(f"{path}: not an ext4 file system (it is too short)")
     superblock = Superblock.unpack(data[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE])
     _check(superblock, path)
-    return _Image(path=path, data=data, source=PathSource(path), superblock=superblock)
+    image = _Image(path=path, data=data, source=PathSource(path), superblock=superblock)
+    if superblock.feature_incompat & INCOMPAT_RECOVER:
+        image.recover()
+    return image
 
 
 def _check(superblock: Superblock, path: str) -> None:
@@ -110,9 +118,6 @@ def _check(superblock: Superblock, path: str) -> None:
     features = superblock.feature_incompat
     if superblock.magic != MAGIC:
         raise RootfsError(f"{path}: not an ext4 file system")
-    if features & INCOMPAT_RECOVER:
-        hint = "mount and unmount it once, or run e2fsck -p on it"
-        raise RootfsError(f"{path}: the ext4 file system was not unmounted, its journal must be replayed", hint=hint)
     if features & ~_KNOWN or not features & INCOMPAT_EXTENTS:
         raise RootfsError(f"{path}: the ext4 file system has features that are not known here ({features:#x})")
     if superblock.log_block_size != BLOCK_BITS - 10 or superblock.blocks_per_group != GROUP:
@@ -144,6 +149,23 @@ class _Image:
     superblock: Superblock
     linked: dict[int, Node] = field(default_factory=dict)
     directories: set[int] = field(default_factory=set)
+    newer: dict[int, bytes] = field(default_factory=dict)
+    newer_in_order: list[int] = field(default_factory=list)
+
+    def recover(self) -> None:
+        """Takes the journal's blocks for those that they are newer than; the image stays as it is."""
+        try:
+            inode = self._inode(self.superblock.journal_inum)
+            places = self._blocks(inode, _MAX_JOURNAL)
+            newer = replay(lambda index: self._block(places[index]))
+            if 0 in newer:
+                self.superblock = Superblock.unpack(newer[0][SUPERBLOCK_OFFSET:])
+        except (StructError, ValueError, IndexError) as error:
+            hint = "mount and unmount it once, or run e2fsck -p on it"
+            raise RootfsError(f"{self.path}: its journal cannot be replayed here ({error})", hint=hint) from None
+        _check(self.superblock, self.path)
+        self.newer = newer
+        self.newer_in_order = sorted(newer)
 
     def node(self, number: int) -> Node:
         """The node of an inode: the same object each time for what has several names."""
@@ -160,7 +182,7 @@ class _Image:
         return node
 
     def _block(self, number: int) -> bytes:
-        data = self.data[number * BLOCK : (number + 1) * BLOCK]
+        data = self.newer.get(number) or self.data[number * BLOCK : (number + 1) * BLOCK]
         if len(data) < BLOCK:
             raise ValueError(f"block {number} lies outside the image")
         return data
@@ -267,29 +289,47 @@ class _Image:
                 yield Run(logical, physical, min(length, blocks - logical))
 
     def _extents(self, inode: _Inode) -> Iterator[Extent]:
-        """One extent for all that adjoins in file and image."""
+        """One extent for all that adjoins in file and image, or is in the journal."""
         start = offset = length = 0
-        for run in self._runs(inode):
-            if length and run.logical * BLOCK == start + length and run.physical * BLOCK == offset + length:
+        for run in self._parted(inode):
+            at, place, newer = run.logical * BLOCK, run.physical * BLOCK, self.newer.get(run.physical)
+            if length and not newer and at == start + length and place == offset + length:
                 length += run.length * BLOCK
                 continue
             if length:
                 yield Extent(start, length, self.source, offset)
-            start, offset, length = run.logical * BLOCK, run.physical * BLOCK, run.length * BLOCK
+                length = 0
+            if newer:
+                yield Extent(at, min(BLOCK, inode.size - at), BytesSource(newer), 0)
+            else:
+                start, offset, length = at, place, run.length * BLOCK
         if length:
             yield Extent(start, min(length, inode.size - start), self.source, offset)
 
+    def _parted(self, inode: _Inode) -> Iterator[Run]:
+        """The inode's runs, a block that is in the journal being one of its own: with data=journal there are some."""
+        for run in self._runs(inode):
+            position, end = run.physical, run.physical + run.length
+            index = bisect_left(self.newer_in_order, position)
+            while position < end:
+                cut = min(self.newer_in_order[index], end) if index < len(self.newer_in_order) else end
+                if cut == position:
+                    cut, index = position + 1, index + 1
+                yield Run(run.logical + position - run.physical, position, cut - position)
+                position = cut
+
     def _content(self, inode: _Inode, limit: int) -> bytes:
-        """All of it, in memory. A directory or a link has no holes."""
+        """All of it, in memory, for what has no holes."""
+        return b"".join(map(self._block, self._blocks(inode, limit)))[: inode.size]
+
+    def _blocks(self, inode: _Inode, limit: int) -> list[int]:
+        """Where the blocks of a directory, a link, a value or the journal lie."""
         if inode.size > limit:
             raise ValueError(f"{inode.size} bytes")
-        parts: list[bytes] = []
-        for run in self._runs(inode):
-            parts.extend(self._block(block) for block in range(run.physical, run.physical + run.length))
-        data = b"".join(parts)[: inode.size]
-        if len(data) < inode.size:
+        blocks = [block for run in self._runs(inode) for block in range(run.physical, run.physical + run.length)]
+        if len(blocks) < blocks_of(inode.size):
             raise ValueError("a hole")
-        return data
+        return blocks
 
     def _children(self, inode: _Inode) -> dict[bytes, Node]:
         try:

@@ -28,6 +28,9 @@ _MAX_EPOCH = (1 << 32) - 1
 _UUID_BYTES = 16
 _PIECES = 512  # IOV_MAX is 1024
 
+_Piece = tuple[int, bytes | memoryview]
+"""Bytes and their offset in the image."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
@@ -151,7 +154,7 @@ def _text(uuid: bytes) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[tuple[int, bytes]]:
+def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[_Piece]:
     """Everything but the content of files, each piece with its offset in the image."""
     geometry = layout.geometry
     checksum = Checksum.of_uuid(identity.uuid)
@@ -177,9 +180,9 @@ def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[tup
     yield from groups.copies(geometry, identity, made, kept)
 
 
-def _write_all(fd: int, pieces: Iterable[tuple[int, bytes]]) -> None:
+def _write_all(fd: int, pieces: Iterable[_Piece]) -> None:
     """Writes pieces at their offsets, those that adjoin together."""
-    gathered: list[bytes] = []
+    gathered: list[bytes | memoryview] = []
     start = end = 0
     for offset, data in pieces:
         if offset != end or len(gathered) >= _PIECES:
@@ -190,7 +193,7 @@ def _write_all(fd: int, pieces: Iterable[tuple[int, bytes]]) -> None:
     _write_at(fd, gathered, start)
 
 
-def _write_at(fd: int, pieces: list[bytes], offset: int) -> None:
+def _write_at(fd: int, pieces: list[bytes | memoryview], offset: int) -> None:
     if not pieces:
         return
     total = sum(map(len, pieces))
