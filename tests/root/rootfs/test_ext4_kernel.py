@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,7 +38,15 @@ def mounted(source, path, *, kind="ext4", options="loop"):
     try:
         yield path
     finally:
-        subprocess.run(["umount", path], check=True)
+        unmount(path)
+
+
+def unmount(path):
+    """A tmpfs is busy until the kernel's worker has let go of the loop device of an image on it."""
+    deadline = time.monotonic() + 10
+    while subprocess.run(["umount", path], check=False, capture_output=True).returncode:
+        assert time.monotonic() < deadline, f"{path} is still busy"
+        time.sleep(0.05)
 
 
 @pytest.fixture
