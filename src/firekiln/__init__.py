@@ -15,9 +15,9 @@ from firekiln.errors import FirekilnError
 from firekiln.version import __version__
 
 if TYPE_CHECKING:
-    from firekiln.api import BuildResult, build, run
+    from firekiln.api import BuildResult, build, export, run
 
-__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "run"]
+__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "export", "run"]
 
 
 class _Callable(ModuleType):

@@ -30,6 +30,7 @@ from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
 
 if TYPE_CHECKING:
+    from firekiln.machine.export import Exported, Output
     from firekiln.machine.machine import Machine
 
 _CA_BUNDLES = (
@@ -224,6 +225,49 @@ def run(
         )
         ensure_image(opened, options.image, on_event=on_event)
         return start(opened, options)
+
+
+def export(
+    image: str | BuildResult,
+    output: str | Output,
+    *,
+    kernel: str | Path | None = None,
+    platform: str | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> Exported:
+    """Write an image as a file of another format, or into a folder.
+
+    output       as Docker's `-o`: "type=ext4,dest=web.ext4,size=+500M", a folder, or a value of
+                 `firekiln.machine.export`
+    kernel       the file of the kernel that boots it; None is the store's
+    on_progress  is called with bytes done and all bytes (or None), by another thread, after the first second
+    on_notice    is told in a line what is not as one may expect
+
+    Nothing is left of an export that fails; a FirekilnError says why.
+    """
+    from firekiln.machine.export import Request, parse_output  # noqa: PLC0415 - who builds does not export
+    from firekiln.machine.export import export as write  # noqa: PLC0415 - as above
+
+    wanted = parse_output(output) if isinstance(output, str) else output
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        name = image.digest if isinstance(image, BuildResult) else image
+        found = (
+            opened.images.get(name, parse_platform(platform))
+            if platform
+            else ensure_image(opened, name, on_event=on_event)
+        )
+        request = Request(
+            image=found,
+            output=wanted,
+            kernel=Path(kernel) if kernel is not None else None,
+            progress=on_progress,
+            notice=on_notice,
+        )
+        return write(opened, request)
 
 
 def ensure_image(store: Store, name: str, *, on_event: Subscriber | None = None) -> StoredImage:

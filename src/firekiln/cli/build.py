@@ -15,6 +15,7 @@ import click
 
 from firekiln import api
 from firekiln.cli.checks import LateWarnings, report_checks
+from firekiln.cli.export import Exports
 from firekiln.cli.options import build_arguments
 from firekiln.cli.progress import MODES, display
 from firekiln.errors import UsageError
@@ -45,6 +46,7 @@ class _Options(TypedDict):
     iidfile: Path | None
     metadata_file: Path | None
     check: bool
+    outputs: tuple[str, ...]
 
 
 @click.command()
@@ -70,12 +72,14 @@ class _Options(TypedDict):
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing.")
+@click.option("-o", "--output", "outputs", multiple=True, metavar="DIR|type=T,dest=FILE", help="Export the image.")
 @click.pass_obj
 def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     """Build an image from the Dockerfile and the files at PATH."""
     context, dockerfile = _context(options["context"], options["file"])
     if options["check"]:
         return _check(context, dockerfile, options)
+    exports = Exports(options["outputs"], root=obj["root"], quiet=options["quiet"])
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
     view = LateWarnings(display(mode, sys.stderr), sys.stderr, expand=bool(obj["debug"]))
@@ -104,6 +108,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     finally:
         view.close()
     view.report()
+    exports.write(result)
     _report(result, options)
     return 0
 

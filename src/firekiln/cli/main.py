@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "base": "base:base",
     "build": "build:build",
     "dockerfile": "dockerfile:dockerfile",
+    "export": "export:export",
     "history": "images:history",
     "images": "images:images",
     "inspect": "images:inspect",

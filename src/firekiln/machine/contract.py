@@ -65,6 +65,14 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlatRoot:
+    """The root file system is the one that the document lies in (an exported image)."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {"flat": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SerialPort:
     """A virtio-serial port of that name (QEMU)."""
 
@@ -84,7 +92,15 @@ class Vsock:
         return {"type": "vsock", "port": self.port}
 
 
-Channel: TypeAlias = SerialPort | Vsock
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """No channel: the process has the console for its standard input and output, and nobody is told of its end."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {"type": "console"}
+
+
+Channel: TypeAlias = SerialPort | Vsock | Console
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +246,7 @@ class MachineDocument:
     """
 
     hostname: str
-    root: Root
+    root: Root | FlatRoot
     process: Process
     channel: Channel = field(default_factory=SerialPort)
     network: Network = field(default_factory=Network)

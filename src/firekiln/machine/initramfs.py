@@ -32,17 +32,21 @@ class KernelModule:
 
 def base_initramfs(pid1: bytes, modules: Sequence[KernelModule] = ()) -> bytes:
     """The base archive: the same input gives the same bytes. `modules` are loaded in the order given."""
-    listed = "".join(f"{module.name} {module.parameters}".rstrip() + "\n" for module in modules)
     entries = [
         _Entry("dev", stat.S_IFDIR | 0o755),
         _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
         _Entry("firekiln", stat.S_IFDIR | 0o700),
         _Entry("firekiln/modules", stat.S_IFDIR | 0o700),
         *(_Entry(f"firekiln/modules/{module.name}", stat.S_IFREG | 0o600, module.data) for module in modules),
-        _Entry("firekiln/modules.list", stat.S_IFREG | 0o600, listed.encode()),
+        _Entry("firekiln/modules.list", stat.S_IFREG | 0o600, modules_list(modules)),
         _Entry("init", stat.S_IFREG | 0o700, pid1),
     ]
     return _archive(entries)
+
+
+def modules_list(modules: Sequence[KernelModule]) -> bytes:
+    """The text of modules.list."""
+    return "".join(f"{module.name} {module.parameters}".rstrip() + "\n" for module in modules).encode()
 
 
 def document_archive(document: MachineDocument) -> bytes:

@@ -1,0 +1,82 @@
+"""How far an export is, in bytes: looked at from outside, by a thread, so that no writer has to tell."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+from firekiln.rootfs.tree import File, Tree, walk
+
+Progress = Callable[[int, int | None], None]
+"""Called, by another thread, with the bytes that are written and with all that will be, where that is known."""
+
+_PATIENCE = 1.0
+_INTERVAL = 0.2
+
+
+class Meter:
+    """Reports to `progress` what `watch`, `count` or `counted` say, once the work has taken longer than a second."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._measure: Callable[[], int] = lambda: 0
+        self._total: Callable[[], int] | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        if self._progress is not None:
+            self._thread.join()
+
+    def watch(self, path: Path, tree: Tree | None = None) -> None:
+        """What `path` occupies of the disk is what is done. With `tree`, its content is all that there will be."""
+        self._total = (lambda: content_bytes(tree)) if tree is not None else None
+        self._measure = lambda: _occupied(path)
+
+    def counted(self, data: Iterable[bytes], tree: Tree | None = None) -> Iterator[bytes]:
+        """The same pieces, counted as they pass."""
+        self.count(0, tree)
+        done = 0
+        for piece in data:
+            done += len(piece)
+            self.count(done, tree)
+            yield piece
+
+    def count(self, done: int, tree: Tree | None = None) -> None:
+        """So many bytes are done."""
+        self._total = (lambda: content_bytes(tree)) if tree is not None else None
+        self._measure = lambda: done
+
+    def _run(self) -> None:
+        assert self._progress is not None
+        totals: dict[int, int] = {}
+        wait = _PATIENCE
+        while not self._done.wait(wait):
+            wait = _INTERVAL
+            done, make = self._measure(), self._total
+            if not done:
+                continue
+            if make is not None and not totals:
+                totals[0] = make()
+            self._progress(done, totals.get(0) if make else None)
+
+
+def content_bytes(tree: Tree) -> int:
+    """The bytes of all files' content, holes left out, a hard link's once."""
+    files = {id(node): node for _, node in walk(tree) if isinstance(node, File)}
+    return sum(extent.length for node in files.values() for extent in node.extents)
+
+
+def _occupied(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0

@@ -1,0 +1,109 @@
+"""OCI image layouts (image-spec v1.1, image-layout.md) in a tar, as skopeo, `podman load` and `docker load` read them.
+
+Layers are canonical tars, compressed or not; the config's diff_ids are those tars' digests. The layout itself is a
+Tree, and the archive that Tree's canonical tar: the same image gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from firekiln.oci import digest
+from firekiln.oci.config import Image
+from firekiln.oci.manifest import (
+    ANNOTATION_REF_NAME,
+    MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_LAYER_TAR,
+    MEDIA_TYPE_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+)
+from firekiln.oci.reference import Reference
+from firekiln.rootfs import tar
+from firekiln.rootfs.compression import Compression, compressed
+from firekiln.rootfs.tree import Directory, Extent, File, Meta, Node, PathSource, Tree
+
+_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+_CONTAINERD_NAME: Final = "io.containerd.image.name"
+_SUFFIX: Final = {Compression.NONE: "", Compression.GZIP: "+gzip", Compression.ZSTD: "+zstd"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TarLayer:
+    """A layer as others exchange it: `path` holds the compressed tar; `diff_id` is the plain one's digest."""
+
+    descriptor: Descriptor
+    diff_id: str
+    path: Path
+
+
+def make_layer(tree: Tree, path: Path, compression: Compression) -> TarLayer:
+    """Write the tar of a layer (its whiteouts as OCI has them) to the new file `path`. RootfsError; OSError."""
+    plain, packed = hashlib.sha256(), hashlib.sha256()
+    size = 0
+    with path.open("xb") as file:
+        for piece in compressed(_hashed(tar.pieces(tree), plain), compression):
+            packed.update(piece)
+            size += len(piece)
+            file.write(piece)
+    return TarLayer(
+        descriptor=Descriptor(
+            media_type=MEDIA_TYPE_LAYER_TAR + _SUFFIX[compression], digest=f"sha256:{packed.hexdigest()}", size=size
+        ),
+        diff_id=f"sha256:{plain.hexdigest()}",
+        path=path,
+    )
+
+
+def layout(image: Image, layers: Sequence[TarLayer], references: Sequence[str]) -> Tree:
+    """The layout's Tree: the image, its diff_ids put right, under `references` (perhaps none)."""
+    config = replace(image, diff_ids=tuple(layer.diff_id for layer in layers)).encode()
+    manifest = Manifest(
+        config=Descriptor(media_type=MEDIA_TYPE_CONFIG, digest=digest.of(config), size=len(config)),
+        layers=tuple(layer.descriptor for layer in layers),
+    ).encode()
+    described = Descriptor(
+        media_type=MEDIA_TYPE_MANIFEST, digest=digest.of(manifest), size=len(manifest), platform=image.platform
+    )
+    named = tuple(described.annotated(**_names(reference)) for reference in references)
+    blobs: dict[bytes, Node] = {
+        digest.encoded(digest.of(config)).encode(): _file(config),
+        digest.encoded(digest.of(manifest)).encode(): _file(manifest),
+    }
+    for layer in layers:
+        size = layer.descriptor.size
+        blobs[digest.encoded(layer.descriptor.digest).encode()] = File(
+            meta=Meta(mode=0o644), size=size, extents=(Extent(0, size, PathSource(str(layer.path)), 0),)
+        )
+    return _folder(
+        {
+            b"blobs": _folder({b"sha256": _folder(blobs)}),
+            b"index.json": _file(Index(manifests=named or (described,)).encode()),
+            b"oci-layout": _file(_LAYOUT),
+        }
+    )
+
+
+def _names(reference: str) -> dict[str, str]:
+    """BuildKit's two annotations: the tag, and the whole name."""
+    parsed = Reference.parse(reference).tagged()
+    return {ANNOTATION_REF_NAME: parsed.tag or str(parsed), _CONTAINERD_NAME: str(parsed)}
+
+
+def _hashed(data: Iterable[bytes], into: hashlib._Hash) -> Iterator[bytes]:
+    for piece in data:
+        into.update(piece)
+        yield piece
+
+
+def _file(data: bytes) -> File:
+    return File.of(data, Meta(mode=0o644))
+
+
+def _folder(children: dict[bytes, Node]) -> Directory:
+    return Directory(meta=Meta(mode=0o755), children=children)
