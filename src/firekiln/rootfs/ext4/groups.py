@@ -231,7 +231,7 @@ def copies(
             free_blocks=free_blocks,
             free_inodes=free_inodes,
             journal_inode=journal_inode,
-            group=index,
+            group=index & 0xFFFF,  # as the kernel does: s_block_group_nr has 16 bits
         ).pack()
         padding = 0 if index else SUPERBLOCK_OFFSET  # group 0 leaves room for a boot sector
         yield index * GROUP * BLOCK, bytes(padding) + block.ljust(BLOCK - padding, b"\0") + descriptors

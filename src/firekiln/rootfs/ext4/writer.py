@@ -109,9 +109,9 @@ def empty(
     uuid: str | None = None,
     epoch: int = 0,
 ) -> Written:
-    """An empty file system of `size` bytes, made in a few milliseconds: a scratch drive, so without journal by habit.
+    """An empty file system of `size` bytes: a scratch drive, so without a journal by habit.
 
-    It takes some 100 KiB of the host for each 10 GiB. The root belongs to root and has mode 0755. Else as `write`.
+    Up to 100 GiB it is made in a few milliseconds; it takes some 10 KiB of the host for each GiB. The root belongs to root and has mode 0755. Else as `write`.
     """
     tree = Directory(meta=Meta(mode=0o755, mtime_ns=epoch * 10**9))
     return write(tree, out, size=size, journal=journal, growth=False, label=label, uuid=uuid, epoch=epoch)
