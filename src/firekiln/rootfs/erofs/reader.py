@@ -168,8 +168,14 @@ class _Image:
             size=size,
             union=union,
             nlink=nlink,
-            meta=Meta(mode=mode & 0o7777, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=without_overlay(xattrs)),
-            opaque=is_opaque(xattrs),
+            meta=Meta(
+                mode=mode & 0o7777,
+                uid=uid,
+                gid=gid,
+                mtime_ns=mtime_ns,
+                xattrs=without_overlay(xattrs) if xattrs else (),
+            ),
+            opaque=bool(xattrs) and is_opaque(xattrs),
             behind=behind,
         )
 

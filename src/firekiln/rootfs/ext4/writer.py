@@ -111,7 +111,8 @@ def empty(
 ) -> Written:
     """An empty file system of `size` bytes: a scratch drive, so without a journal by habit.
 
-    Up to 100 GiB it is made in a few milliseconds; it takes some 10 KiB of the host for each GiB. The root belongs to root and has mode 0755. Else as `write`.
+    Up to 100 GiB it is made in a few milliseconds; it takes some 10 KiB of the host for each GiB. The root belongs to
+    root and has mode 0755. Else as `write`.
     """
     tree = Directory(meta=Meta(mode=0o755, mtime_ns=epoch * 10**9))
     return write(tree, out, size=size, journal=journal, growth=False, label=label, uuid=uuid, epoch=epoch)
