@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import assert_never
 
-from firekiln.errors import ExportError, MissingProgramError
+from firekiln.machine.export import squashfs
 from firekiln.machine.export.meter import Meter
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
-from firekiln.rootfs import cpio, erofs, ext4, tar
+from firekiln.machine.export.programs import check, find_program
+from firekiln.rootfs import cpio, erofs, ext4
 from firekiln.rootfs.compression import Compression, compressed
 from firekiln.rootfs.tree import CHUNK, Tree
 from firekiln.store.durable import write_all
@@ -30,7 +28,7 @@ def write_file_system(tree: Tree, output: FileSystem, path: Path, meter: Meter) 
             meter.watch(path, tree)
             erofs.write(tree, path)
         case Squashfs():
-            write_squashfs(tree, output, path, meter)
+            squashfs.write(tree, path, output.compression, meter)
         case Cpio():
             write_cpio(tree, output, path, meter)
         case _:
@@ -44,52 +42,17 @@ def write_ext4(tree: Tree, output: Ext4 | Qcow2, path: Path, meter: Meter) -> No
 
 def write_qcow2(tree: Tree, output: Qcow2, path: Path, meter: Meter) -> None:
     """By way of a raw image beside it, which is gone in the end."""
-    program = _program("qemu-img", "qemu-utils")
+    program = find_program("qemu-img", "qemu-utils")
     raw = path.with_name(f"{path.name}.raw")
+    compression = ["-c"] if output.compressed else []
     try:
         write_ext4(tree, output, raw, meter)
         meter.watch(path)
-        _run([program, "convert", "-q", "-f", "raw", "-O", "qcow2", *(["-c"] if output.compressed else []), raw, path])
+        argv = [program, "convert", "-q", "-f", "raw", "-O", "qcow2", *compression, str(raw), str(path)]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        check(program, done.returncode, done.stderr)
     finally:
         raw.unlink(missing_ok=True)
-
-
-def write_squashfs(tree: Tree, output: Squashfs, path: Path, meter: Meter) -> None:
-    """By mksquashfs, from a tar that is never on the disk. Whole seconds only, and no sockets: squashfs's and tar's."""
-    meta = tree.meta
-    argv = [
-        *(_program("mksquashfs", "squashfs-tools"), "-", str(path), "-tar", "-noappend", "-no-progress", "-quiet"),
-        *_squashfs_compression(output.compression),
-        *("-mkfs-time", "0", "-root-time", str(max(0, meta.mtime_ns // 10**9)), "-root-mode", f"{meta.mode:o}"),
-        *("-root-uid", str(meta.uid), "-root-gid", str(meta.gid)),
-    ]
-    environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}  # as -mkfs-time
-    meter.watch(path)
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        try:
-            with suppress(BrokenPipeError):  # its own words say more
-                for piece in tar.pieces(tree):
-                    write_all(process.stdin.fileno(), piece)
-            process.stdin.close()
-            complaint = process.stderr.read()
-        except BaseException:
-            process.kill()
-            raise
-    _check(argv[0], process.returncode, complaint)
-
-
-def _squashfs_compression(name: str) -> Sequence[str]:
-    match name:
-        case "none":
-            return ("-no-compression",)
-        case "zstd":  # its own choice, 15, takes ten times as long for a few per cent
-            return ("-comp", name, "-Xcompression-level", "3")
-        case _:
-            return ("-comp", name)
 
 
 def write_cpio(tree: Tree, output: Cpio, path: Path, meter: Meter) -> None:
@@ -100,9 +63,9 @@ def write_cpio(tree: Tree, output: Cpio, path: Path, meter: Meter) -> None:
     plain = path.with_name(f"{path.name}.plain")
     try:
         cpio.write(tree, plain)
-        with plain.open("rb") as source:
+        with plain.open("rb") as source, path.open("xb") as file:
             pieces = iter(lambda: source.read(CHUNK), b"")
-            _write_pieces(path, compressed(meter.counted(pieces), output.compression))
+            write_stream(compressed(meter.counted(pieces), output.compression), file.fileno())
     finally:
         plain.unlink(missing_ok=True)
 
@@ -111,26 +74,3 @@ def write_stream(data: Iterable[bytes], out: int) -> None:
     """All pieces to a descriptor, which may be a pipe."""
     for piece in data:
         write_all(out, piece)
-
-
-def _write_pieces(path: Path, data: Iterable[bytes]) -> None:
-    with path.open("xb") as file:
-        write_stream(data, file.fileno())
-
-
-def _program(name: str, package: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise MissingProgramError(f"{name} is not on this host", hint=f"apt-get install {package}")
-    return found
-
-
-def _run(argv: list[str | Path]) -> None:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    _check(str(argv[0]), done.returncode, done.stderr)
-
-
-def _check(program: str, status: int, complaint: bytes) -> None:
-    if status:
-        lines = complaint.decode(errors="replace").strip().splitlines() or [f"exit status {status}"]
-        raise ExportError(f"{Path(program).name} failed: {lines[-1]}")
