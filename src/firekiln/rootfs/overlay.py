@@ -19,7 +19,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 
 def without_overlay(xattrs: Xattrs) -> Xattrs:
     """`xattrs` but for those that overlayfs would take for its own."""
-    if any(name.startswith((TRUSTED, USER)) for name, _ in xattrs):
+    if xattrs and any(name.startswith((TRUSTED, USER)) for name, _ in xattrs):
         return tuple(pair for pair in xattrs if not pair[0].startswith((TRUSTED, USER)))
     return xattrs
 

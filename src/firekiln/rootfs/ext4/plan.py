@@ -138,7 +138,7 @@ def _check_layered(what: str, *, allowed: bool) -> None:
 
 
 def _pack_xattrs(node: Stored, packed: dict[xattr.Xattrs, xattr.Packed]) -> xattr.Packed:
-    pairs = without_overlay(node.meta.xattrs) if node.meta.xattrs else ()
+    pairs = without_overlay(node.meta.xattrs)
     if isinstance(node, Directory) and node.opaque:
         pairs = (*pairs, OPAQUE)
     known = packed.get(pairs)
