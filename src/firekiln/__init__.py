@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
-from firekiln.errors import FirekilnError
 from firekiln.version import __version__
 
-if TYPE_CHECKING:
-    from firekiln.api import BuildResult, build, export, run
+TYPE_CHECKING = False  # typing's, which takes 5 ms to import; type checkers know it by its name
 
-__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "export", "run"]
+if TYPE_CHECKING:
+    from typing import Any
+
+    from firekiln.api import BuildResult, build, run
+    from firekiln.errors import FirekilnError
+
+__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "run"]
 
 
 class _Callable(ModuleType):
@@ -46,6 +49,5 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("firekiln.build")
     if name not in __all__:
         raise AttributeError(f"module 'firekiln' has no attribute {name!r}")
-    from firekiln import api  # noqa: PLC0415 - as above
-
-    return getattr(api, name)
+    home = importlib.import_module("firekiln.errors" if name == "FirekilnError" else "firekiln.api")
+    return getattr(home, name)

@@ -25,7 +25,10 @@ def base() -> None:
 @click.argument("reference")
 @click.pass_obj
 def create(obj: dict[str, Any], platform: str | None, progress: str, quiet: bool, reference: str) -> None:
-    """Make REFERENCE, such as debian:bookworm-slim, anew; `FROM REFERENCE` finds it from then on."""
+    """Make a base image anew, such as debian:bookworm-slim.
+
+    `FROM REFERENCE` finds it from then on.
+    """
     view = display("quiet" if quiet else progress, sys.stderr)
     try:
         image = api.create_base(reference, platform=platform, on_event=view, store=obj["root"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -83,7 +81,6 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
     view = LateWarnings(display(mode, sys.stderr), sys.stderr, expand=bool(obj["debug"]))
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = api.build(
             context,
@@ -230,8 +227,3 @@ def _write(option: str, path: Path, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise UsageError(f"{option} {path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _interrupt(number: int, _frame: types.FrameType | None) -> None:
-    """SIGTERM ends a build as Ctrl-C does: in order."""
-    raise SystemExit(128 + number)

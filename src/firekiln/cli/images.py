@@ -54,7 +54,7 @@ def images(  # noqa: PLR0917 - click passes them by keyword
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def inspect(obj: dict[str, Any], style: str | None, kind: str | None, names: Sequence[str]) -> None:
-    """Show all that is known of machines and images, as JSON in Docker's shape."""
+    """Show machines and images as JSON in Docker's shape."""
     with Store.open(obj["root"]) as store:
         found = [_inspected(store, name, kind) for name in names]
     if style is None:

@@ -10,7 +10,10 @@ from firekiln.store import Store
 @click.group(invoke_without_command=True)
 @click.pass_context
 def kernel(ctx: click.Context) -> None:
-    """Supply a kernel for machines; without a sub-command, fetch Debian's where there is none."""
+    """Supply a kernel for machines.
+
+    Without a sub-command: fetch Debian's where there is none.
+    """
     if ctx.invoked_subcommand is None:
         ctx.invoke(pull, missing=True)
 

@@ -54,7 +54,7 @@ def ps(ctx: click.Context, everything: bool, quiet: bool, no_trunc: bool, style:
 @click.argument("machine")
 @click.pass_context
 def logs(ctx: click.Context, follow: bool, tail: str, timestamps: bool, machine: str) -> None:
-    """Print what a machine's process wrote, its two outputs apart."""
+    """Print what a machine's process wrote."""
     # Docker takes anything that is no number for "all"; a slip of the finger should not print a gigabyte.
     if tail != "all" and not tail.lstrip("-").isdecimal():
         raise UsageError(f"--tail {tail}: a number of lines, or all")
@@ -70,7 +70,7 @@ def logs(ctx: click.Context, follow: bool, tail: str, timestamps: bool, machine:
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
 def stop(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> None:
-    """Stop machines by their stop signal, and by force after a time-out."""
+    """Stop machines, by force after a time-out."""
     _each(ctx, machines, lambda machine: machine.stop(timeout))
 
 
@@ -90,7 +90,7 @@ def kill(ctx: click.Context, word: str, machines: Sequence[str]) -> None:
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
 def wait(ctx: click.Context, machines: Sequence[str]) -> None:
-    """Wait until machines have ended; print the exit status of each."""
+    """Wait for machines to end; print their exit statuses."""
     _each(ctx, machines, lambda machine: machine.wait(), echo=False)
 
 

@@ -41,16 +41,6 @@ NOT_YET = (
 _SWITCHES = frozenset("--privileged --interactive --tty --read-only --init --publish-all --no-healthcheck".split())
 
 
-class RunCommand(click.Command):
-    """A command whose wrong use ends with Docker's 125."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            raise UsageError(error.format_message(), hint="firekiln run --help") from error
-
-
 def refused(command: Callable[..., Any]) -> Callable[..., Any]:
     """Have a command know Docker's flags that it cannot obey, to say so: silence would lose what they ask for."""
     for words, reason in ((NOT_FOR_MACHINES, "a machine has a kernel of its own"), (NOT_YET, "not supported yet")):
@@ -75,7 +65,7 @@ def _refuse(name: str, reason: str) -> Callable[[click.Context, click.Parameter,
     return callback
 
 
-@click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS]")
+@click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS]")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the machine's id.")
 @click.option("--name", default="", help="The machine's name.")
 @click.option(
@@ -101,9 +91,9 @@ def _refuse(name: str, reason: str) -> Callable[[click.Context, click.Parameter,
 @refused
 @click.pass_context
 def run(ctx: click.Context, /, detach: bool, cidfile: str | None, **given: Any) -> None:
-    """Boot IMAGE as a machine and run its command, or ARGS in place of its CMD.
+    """Boot IMAGE as a machine and run its command.
 
-    The exit status is the command's. Ctrl-C stops it by the image's STOPSIGNAL.
+    ARGS take the place of its CMD. The exit status is the command's. Ctrl-C stops it by the image's STOPSIGNAL.
     """
     from firekiln.store import Store  # noqa: PLC0415 - imported when used
 

@@ -43,7 +43,9 @@ class Store:
     def open(cls, root: str | Path | None = None) -> Store:
         """Open the store at `root` (see `store_root` for None), making it where there is none. StoreError."""
         path = store_root(root)
-        if not (path / "oci-layout").exists():
+        with store_errors(path, "cannot open the store"):  # pathlib lets a forbidden folder through as an OSError
+            present = (path / "oci-layout").exists()
+        if not present:
             _create(path)
         return cls(path)
 
