@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from firekiln.errors import MachineError, MissingProgramError
+from firekiln.errors import MachineError
 from firekiln.machine.spec import LAYER_DRIVES, MIB
+from firekiln.rootfs import ext4
 from firekiln.store import Layer, Result, Store
 from firekiln.store.durable import store_errors
 from firekiln.store.locks import named
-
-_SYSTEM_PATH = "/usr/sbin:/sbin"
-"""Where mke2fs lies, and where an ordinary user's PATH does not look."""
 
 _SMALLEST_DISK = 32 * MIB
 
@@ -34,25 +30,16 @@ def layer_drives(store: Store, layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def make_scratch(path: Path, size: int) -> None:
-    """Make an empty ext4 file system of `size` bytes at `path`, a sparse file that takes 20 MB at first.
+    """Make an empty ext4 file system of `size` bytes at `path`: a new sparse file, mode 0600, of 200 KiB at first.
 
-    MachineError where it cannot be made, StoreError where the disk is full. mke2fs does it in 15 ms.
+    It has a journal: a machine may end without a word. MachineError where it is too small, StoreError where the disk is
+    full.
     """
     if size < _SMALLEST_DISK:
         raise MachineError(f"a disk of {size} bytes is too small", hint="--disk-size takes 32m at least")
-    program = shutil.which("mke2fs", path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATH}")
-    if program is None:
-        raise MissingProgramError("mke2fs is not on this host", hint="apt-get install e2fsprogs")
-    with store_errors(path, "cannot make the scratch drive"), path.open("xb") as file:
+    with store_errors(path, "cannot make the scratch drive"), path.open("x+b") as file:
         os.fchmod(file.fileno(), 0o600)
-        file.truncate(size)
-    # The file reads as zeros where nothing was written, and mke2fs knows (discard): it leaves the inode tables as
-    # holes and marks them as zeroed, so that the guest's kernel does not write them either.
-    options = ["-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=16", "-E", "lazy_itable_init=0,discard"]
-    done = subprocess.run([program, *options, str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-        raise MachineError(f"{path}: mke2fs cannot make the scratch drive: {reason}")
+        ext4.empty(file.fileno(), size, journal=True)
 
 
 def _merged(store: Store, layers: Sequence[Layer]) -> Layer:
