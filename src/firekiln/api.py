@@ -24,7 +24,7 @@ from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import Runner
 from firekiln.build.sources import BootstrapSource, ImageSource, Resolver, StoreSource
 from firekiln.dockerfile.ignore import read_ignore
-from firekiln.errors import BuildError, ImageNotFoundError, UsageError
+from firekiln.errors import BuildError, ImageNotFoundError, ReferenceFormatError, UsageError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
@@ -100,6 +100,7 @@ def build(
 
     SOURCE_DATE_EPOCH of the environment is honoured unless it is among `build_args`. A FirekilnError says what failed.
     """
+    _check_tags(tags)
     folder = Path(context) if context is not None else None
     text, name, file = _dockerfile(dockerfile, folder)
     main = _context(folder, _ignore_file(folder, file))
@@ -289,6 +290,17 @@ def base_configs(store: str | Path | None = None) -> Iterator[BaseConfigs]:
         yield lambda reference, platform: resolver.resolve(reference, platform).image
 
 
+def _check_tags(tags: Sequence[str]) -> None:
+    """Say that a name is none before anything is built. ReferenceFormatError."""
+    for tag in tags:
+        try:
+            named = Reference.parse(tag)
+        except ReferenceFormatError as error:
+            raise ReferenceFormatError(f'invalid tag "{tag}": {error}', hint=error.hint) from error
+        if named.digest is not None:
+            raise ReferenceFormatError(f'invalid tag "{tag}": refusing to create a tag with a digest reference')
+
+
 def _dockerfile(dockerfile: str | Path | bytes | None, folder: Path | None) -> tuple[bytes, str, Path | None]:
     """The Dockerfile's text, its name for messages, and the file, where it is one."""
     if isinstance(dockerfile, bytes):
@@ -296,7 +308,8 @@ def _dockerfile(dockerfile: str | Path | bytes | None, folder: Path | None) -> t
     if dockerfile is None and folder is None:
         raise UsageError("without a build context the Dockerfile has to be given")
     if folder is not None and not folder.is_dir():
-        raise BuildError(f'unable to prepare context: path "{folder}" not found or no folder')
+        problem = "is no folder" if folder.exists() else "not found"
+        raise BuildError(f'unable to prepare context: path "{folder}" {problem}')
     path = Path(dockerfile) if dockerfile is not None else (folder or Path()) / "Dockerfile"
     try:
         return path.read_bytes(), path.name, path

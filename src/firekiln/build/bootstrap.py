@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import email.utils
 import os
+import shutil
 import subprocess
 import tempfile
 from collections import deque
@@ -34,11 +35,12 @@ from firekiln.build.recipes import (
     recipes,
     sources,
 )
-from firekiln.errors import BuildError, ImageNotFoundError, MissingProgramError
+from firekiln.errors import BuildError, ImageNotFoundError, MissingProgramError, StoreError
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, PathSource, Tree
 from firekiln.sandbox.confine import confined
+from firekiln.store.durable import store_errors
 
 __all__ = ["Archive", "Recipe", "bootstrap", "host_archive", "is_known", "recipes"]
 
@@ -49,6 +51,8 @@ _KEYRINGS: Final = (
 )
 _APT_SETTINGS: Final = ("Acquire::http", "Acquire::https", "Acquire::Retries", "Acquire::ForceIPv4")
 _LAST_LINES: Final = 20
+_NEEDED_SPACE: Final = 640 << 20
+"""Bytes: the lists of packages, the packages, the system that they are set up in, its archive, and its layer."""
 _APT_HELPER: Final = "/usr/lib/apt/apt-helper"
 
 Progress = Callable[[str], None]
@@ -65,9 +69,10 @@ def bootstrap(
 ) -> Iterator[tuple[Tree, Image]]:
     """The base system that `reference` names, as one layer's Tree and a config without layers.
 
-    Its sources lie in a file below `workdir` (700 MB free are needed there) and die with the context. `progress` gets
-    lines for a log. ImageNotFoundError where there is no recipe, MissingProgramError where the host lacks mmdebstrap or
-    the keyring, BuildError where the packages cannot be fetched, checked or installed.
+    Its sources lie in a file below `workdir` (`_NEEDED_SPACE` must be free there) and die with the context. `progress`
+    gets lines for a log. ImageNotFoundError where there is no recipe, MissingProgramError where the host lacks
+    mmdebstrap or the keyring, BuildError where the packages cannot be fetched, checked or installed, StoreError where
+    there is no room for them.
     """
     recipe = find(reference)
     if recipe is None:
@@ -75,6 +80,7 @@ def bootstrap(
     architecture = _architecture(platform)
     archive = host_archive()
     _require("mmdebstrap", "mmdebstrap")
+    _check_host(reference, workdir)
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bootstrap-", dir=workdir)))
         epoch = _epoch(recipe, archive, folder)
@@ -197,6 +203,22 @@ def _tree(spool: Path) -> Tree:
     overlay = Overlay(Directory(meta=meta))
     unpack(archive, overlay, b"", owner=None, made=meta)
     return overlay.diff()
+
+
+def _check_host(reference: str, workdir: Path) -> None:
+    """What would fail late, or never: apt waits for ever where a list of packages does not fit on the disk."""
+    if os.geteuid() != 0:
+        raise BuildError(
+            f"bootstrapping {reference} from Debian's packages needs root",
+            hint=f"sudo firekiln base create {reference}, in a store of root's",
+        )
+    with store_errors(workdir, "cannot write to"):
+        free = shutil.disk_usage(workdir).free
+    if free < _NEEDED_SPACE:
+        raise StoreError(
+            f"bootstrapping {reference} needs {_NEEDED_SPACE >> 20} MiB free in {workdir}: it has {free >> 20}",
+            hint="free some space, or put the store elsewhere with --root DIR or FIREKILN_ROOT",
+        )
 
 
 def _require(program: str, package: str) -> None:

@@ -15,8 +15,8 @@ from firekiln import api
 from firekiln.cli.checks import LateWarnings, report_checks
 from firekiln.cli.export import Exports
 from firekiln.cli.options import build_arguments
-from firekiln.cli.progress import MODES, display
-from firekiln.errors import UsageError
+from firekiln.cli.progress import MODES, Quiet, display
+from firekiln.errors import StepFailedError, UsageError
 
 
 class _Options(TypedDict):
@@ -80,7 +80,9 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     exports = Exports(options["outputs"], root=obj["root"], quiet=options["quiet"])
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
-    view = LateWarnings(display(mode, sys.stderr), sys.stderr, expand=bool(obj["debug"]))
+    shown = display(mode, sys.stderr)
+    view = LateWarnings(shown, sys.stderr, expand=bool(obj["debug"]))
+    _prepare(options)
     try:
         result = api.build(
             context,
@@ -102,6 +104,10 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             on_event=view,
             store=obj["root"],
         )
+    except StepFailedError as error:
+        if not isinstance(shown, Quiet):
+            error.output = b""  # it stands above
+        raise
     finally:
         view.close()
     view.report()
@@ -120,6 +126,17 @@ def _check(context: str | None, dockerfile: str | bytes | None, options: _Option
         platform=options["platform"],
     )
     return report_checks(result)
+
+
+def _prepare(options: _Options) -> None:
+    """Have no file of an earlier build lie where this one's digest is to come, and say early that it cannot."""
+    for option, path in (("--iidfile", options["iidfile"]), ("--metadata-file", options["metadata_file"])):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise UsageError(f"{option} {path}: no such file or directory")
+        if path.is_file():
+            path.unlink()
 
 
 def _report(result: api.BuildResult, options: _Options) -> None:

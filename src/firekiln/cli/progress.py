@@ -154,6 +154,7 @@ class Live:
     """A compact view that is drawn anew: finished steps scroll away, running ones show their last lines."""
 
     _TAIL = 4
+    _FAILED_TAIL = 20
     _INTERVAL = 0.05
 
     def __init__(self, stream: TextIO) -> None:
@@ -184,7 +185,7 @@ class Live:
     def _append(self, event: Output) -> None:
         row = self._running.get(event.task)
         if row is not None:
-            row.tail = [*row.tail, *(shown(line) for line in event.data.splitlines() if line)][-self._TAIL :]
+            row.tail = [*row.tail, *(shown(line) for line in event.data.splitlines() if line)][-self._FAILED_TAIL :]
 
     def _finished(self, event: Cached | Completed | Failed | Canceled) -> list[str]:
         row = self._running.pop(event.task, _Row(event.task, event.at))
@@ -204,7 +205,7 @@ class Live:
         rows: list[str] = []
         for row in self._running.values():
             rows.append(f" => {row.task.name} {time.time() - row.started:.1f}s")
-            rows += [f" => => # {line}" for line in row.tail]
+            rows += [f" => => # {line}" for line in row.tail[-self._TAIL :]]
         rows = [row[: size.columns - 1] for row in rows[: size.lines - 2]]
         erase = f"\x1b[{self._drawn}F" if self._drawn else ""
         self._stream.write(erase + "\x1b[J" + "".join(f"{line}\n" for line in (*done, *rows)))

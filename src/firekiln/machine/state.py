@@ -7,6 +7,7 @@ is put down as ended when somebody next looks. That is true after any kill, and 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, Literal, cast
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError
 from firekiln.machine.names import check_name, random_name
-from firekiln.store.durable import store_errors
+from firekiln.store.durable import store_error, store_errors
 
 Status = Literal["created", "running", "exited"]
 KILLED = 137
@@ -28,6 +29,8 @@ KILLED = 137
 
 _BUSY_SECONDS = 30.0
 _NAME_TRIALS = 20
+_LEAST_SPACE = 1 << 20
+"""Bytes: with less, a failure of SQLite's is put down to the full disk, whatever it calls it."""
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS machines (
@@ -176,6 +179,8 @@ class State:
             "finished_ns": time.time_ns(),
             "pid": 0,
         }
+        if not self._writable():
+            return replace(record, **changes)
         with self._database() as database:
             assignments = ", ".join(f"{name} = :{name}" for name in changes)
             database.execute(
@@ -205,7 +210,7 @@ class State:
     def _database(self) -> Iterator[sqlite3.Connection]:
         path = self.folder / "state.db"
         try:
-            with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as database:
+            with closing(self._connect(path)) as database:
                 database.row_factory = sqlite3.Row
                 if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
                     database.execute("PRAGMA journal_mode = WAL")
@@ -215,7 +220,27 @@ class State:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}", hint="the list of machines is damaged, full or locked") from error
+            raise self._failure(error, path) from error
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        if self._writable():
+            return sqlite3.connect(path, timeout=_BUSY_SECONDS)
+        if not path.exists():
+            return sqlite3.connect(":memory:")  # of a store that nobody ran anything on, and that is only read
+        return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)  # no lock file can be made there
+
+    def _writable(self) -> bool:
+        return os.access(self.folder, os.W_OK)
+
+    def _failure(self, error: sqlite3.Error, path: Path) -> StoreError:
+        """In the words of the store's other failures, as far as SQLite's tell which it is."""
+        if not self._writable():
+            return store_error(OSError(errno.EROFS, ""), path, "cannot write")
+        with store_errors(self.folder, "cannot write to"):
+            full = shutil.disk_usage(self.folder).free < _LEAST_SPACE
+        if full:
+            return store_error(OSError(errno.ENOSPC, ""), path, "cannot write")
+        return StoreError(f"{path}: {error}", hint="the list of machines is damaged, or another process keeps it")
 
 
 def _record(row: sqlite3.Row) -> Record:

@@ -54,9 +54,11 @@ class Reference:
         registry, remainder = _split_registry(text)
         repository = remainder.partition(":")[0]
         if repository.lower() != repository:
+            meant = text.replace(repository.removeprefix(_OFFICIAL), _lowered(repository))
+            valid = _REFERENCE.fullmatch(f"{registry}/{remainder.replace(repository, repository.lower())}")
             raise ReferenceFormatError(
                 f"invalid reference format: repository name ({repository}) must be lowercase",
-                hint=f"did you mean {text.replace(repository.removeprefix(_OFFICIAL), _lowered(repository))}?",
+                hint=f"did you mean {meant}?" if valid else None,
             )
         match = _REFERENCE.fullmatch(f"{registry}/{remainder}")
         if match is None:

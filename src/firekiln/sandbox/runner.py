@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,8 @@ class NamespaceRunner:
 
         A step that fails when its memory is full is run once more, its upper side on the disk.
         """
+        if os.geteuid() != 0:
+            raise SandboxError("RUN steps need root", hint="run it as root: sudo firekiln …")
         with ExitStack() as held:
             area = held.enter_context(self._area())
             ended = self._run(step, area, output, cancel)
