@@ -102,7 +102,7 @@ void channel_attach(struct channel *channel)
 {
 	struct pollfd state;
 
-	if (channel->attached || channel->broken)
+	if (channel->attached || channel->broken || channel->config->console)
 		return;
 	if (channel->fd < 0)
 		channel->fd = channel->config->name ? open_port(channel->config->name) :

@@ -12,6 +12,7 @@
 #define VERSION 1
 
 const struct channel_config default_channel = { .name = "firekiln.agent" };
+const struct channel_config console_channel = { .console = true };
 
 static const struct {
 	const char *name;
@@ -67,6 +68,9 @@ static int read_root(const struct json *root, struct machine *machine, struct fa
 {
 	const struct json *layers = array(root, "layers"), *scratch = json_get(root, "scratch");
 
+	machine->flat = json_true(root, "flat");
+	if (machine->flat)
+		return 0;
 	if (!layers)
 		return refuse(failure, "no root.layers");
 	for (const struct json *item = layers->first; item; item = item->next) {
@@ -93,6 +97,11 @@ static int read_channel(const struct json *channel, struct machine *machine, str
 	if (!strcmp(type, "vsock")) {
 		machine->channel.name = NULL;
 		machine->channel.port = (unsigned)json_integer(channel, "port", 1, INT_MAX, 1024);
+		return 0;
+	}
+	if (!strcmp(type, "console")) {
+		machine->channel = console_channel;
+		machine->process.console = true;
 		return 0;
 	}
 	return refuse(failure, "a channel of unknown type");

@@ -21,6 +21,7 @@ struct drive {
 struct channel_config {
 	const char *name;   /* of a virtio-serial port; NULL for vsock */
 	unsigned port;	    /* of vsock */
+	bool console;	    /* there is none: the process has the console */
 };
 
 struct interface {
@@ -38,7 +39,7 @@ struct process_config {
 	const char *user, *cwd;
 	int stop_signal;
 	long long stop_timeout_ms;
-	bool open_stdin;
+	bool open_stdin, console;
 	struct rlimit_config rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
 };
@@ -50,7 +51,7 @@ struct machine {
 	struct drive layers[MAX_LAYERS];
 	size_t layer_count;
 	struct drive scratch;
-	bool has_scratch;
+	bool has_scratch, flat;
 	struct interface interfaces[MAX_INTERFACES];
 	size_t interface_count;
 	const struct json *nameservers, *search, *options, *hosts; /* arrays, or NULL */
@@ -58,7 +59,7 @@ struct machine {
 };
 
 /* What is used to report that there is no usable document. */
-extern const struct channel_config default_channel;
+extern const struct channel_config default_channel, console_channel;
 
 /* Read `text` of `length` bytes (overwritten, kept for ever) into `machine`. 0, or -1 and `failure`. */
 int document_parse(char *text, size_t length, struct machine *machine, struct failure *failure);

@@ -2,8 +2,11 @@
  *
  *   initramfs ──▶ modules ──▶ drives ──▶ overlay ──▶ new root ──▶ network, identity ──▶ the process ──▶ power off
  *
- * A flat image, which carries its root file system itself, would start it as /sbin/init: `mounts_root` is then to be
- * left out, and the document lies in the image. Nothing below depends on the initramfs after `mounts_root`.
+ * It is started in three ways, told apart by where the document lies:
+ *
+ *   /firekiln/machine.json    the machine's own initramfs: layers and a scratch drive become the root
+ *   /.firekiln/machine.json   from a flat image, as /sbin/init or by init=: the root is there already
+ *   neither                   from a flat image's initramfs of modules: `root=` is mounted, and then as above
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +20,7 @@
 #include "clock.h"
 #include "document.h"
 #include "file.h"
+#include "flat.h"
 #include "identity.h"
 #include "json.h"
 #include "log.h"
@@ -25,7 +29,8 @@
 #include "network.h"
 #include "service.h"
 
-#define DOCUMENT "/firekiln/machine.json"
+#define FOLDER "/firekiln"
+#define DOCUMENT FOLDER "/machine.json"
 
 static struct machine machine;
 static struct channel channel;
@@ -70,12 +75,54 @@ static void tell_host(const char *text)
 	channel_printf(&channel, FRAME_LOG, PROCESS_NONE, "{\"message\":%s}", quoted);
 }
 
-static int prepare(struct failure *failure)
+/* The root, and the document that lies in it or beside it. */
+static int begin_flat(struct failure *failure)
 {
-	if (mounts_root(&machine, failure))
+	if (!access(FLAT_DOCUMENT, F_OK)) {
+		modules_load(FLAT_FOLDER);
+	} else {
+		modules_load(FOLDER);
+		if (flat_mount(failure) || flat_hand_over(failure))
+			return -1;
+	}
+	if (mounts_overlay(failure) || document_read(FLAT_DOCUMENT, &machine, failure))
+		return -1;
+	return flat_network(&machine, failure);
+}
+
+static int begin_layered(struct failure *failure)
+{
+	int refused = document_read(DOCUMENT, &machine, failure);
+
+	channel_init(&channel, &machine.channel, -1);
+	log_also(tell_host);
+	modules_load(FOLDER);
+	if (!refused && machine.time_ns)
+		clock_set(machine.time_ns);
+	channel_attach(&channel);
+	channel_flush(&channel);
+	if (refused || mounts_root(&machine, failure))
 		return -1;
 	channel_attach(&channel); /* the host answers while we go on */
 	channel_flush(&channel);
+	return 0;
+}
+
+static int begin(struct failure *failure)
+{
+	int failed;
+
+	if (!access(DOCUMENT, F_OK) && access(FLAT_DOCUMENT, F_OK))
+		return begin_layered(failure);
+	failed = begin_flat(failure);
+	if (failed)
+		machine.channel = console_channel;
+	channel_init(&channel, &machine.channel, -1);
+	return failed;
+}
+
+static int finish_preparing(struct failure *failure)
+{
 	mounts_late();
 	if (network_configure(&machine, failure))
 		return -1;
@@ -86,21 +133,16 @@ static int prepare(struct failure *failure)
 int main(void)
 {
 	struct failure failure;
-	int refused;
 
+	if (getpid() != 1) {
+		fputs("firekiln: this is the first process of a machine, and nothing for people to start\n", stderr);
+		return STATUS_MACHINE;
+	}
 	service_block_signals();
 	reboot(RB_DISABLE_CAD);
 	mounts_early();
 	open_standard_descriptors();
-	refused = document_read(DOCUMENT, &machine, &failure);
-	channel_init(&channel, &machine.channel, -1);
-	log_also(tell_host);
-	modules_load();
-	if (!refused && machine.time_ns)
-		clock_set(machine.time_ns);
-	channel_attach(&channel);
-	channel_flush(&channel);
-	if (refused || prepare(&failure))
+	if (begin(&failure) || finish_preparing(&failure))
 		service_fail(&channel, &failure);
 	else
 		service_run(&machine, &channel);

@@ -11,15 +11,14 @@
 #include "file.h"
 #include "log.h"
 
-#define LIST "/firekiln/modules.list"
 #define LIST_LIMIT (1 << 20)
 
-static void load(const char *name, const char *parameters)
+static void load(const char *folder, const char *name, const char *parameters)
 {
 	char path[256];
 	int fd;
 
-	snprintf(path, sizeof path, "/firekiln/modules/%s", name);
+	snprintf(path, sizeof path, "%s/modules/%s", folder, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST))
 		log_line(LOG_LEVEL_WARNING, "module %s: %s", name, strerror(errno));
@@ -27,16 +26,19 @@ static void load(const char *name, const char *parameters)
 		close(fd);
 }
 
-void modules_load(void)
+void modules_load(const char *folder)
 {
+	char path[256], *list, *rest, *line;
 	size_t length;
-	char *list = file_read(LIST, LIST_LIMIT, &length), *rest = list, *line;
+
+	snprintf(path, sizeof path, "%s/modules.list", folder);
+	list = rest = file_read(path, LIST_LIMIT, &length);
 
 	while (rest && (line = strsep(&rest, "\n"))) {
 		char *name = strsep(&line, " ");
 
 		if (*name)
-			load(name, line ? line : "");
+			load(folder, name, line ? line : "");
 	}
 	free(list);
 }

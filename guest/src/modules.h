@@ -3,6 +3,6 @@
 #define FIREKILN_MODULES_H
 
 /* Load what /firekiln/modules.list names, in its order. A module that fails is remarked upon: what needed it tells. */
-void modules_load(void);
+void modules_load(const char *folder);
 
 #endif

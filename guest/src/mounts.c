@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "cmdline.h"
 #include "file.h"
 #include "log.h"
 
 #define DRIVE_WAIT_MS 5000
 #define NEW_ROOT "/root"
 #define SCRATCH "/scratch"
+#define OVERLAY "/.firekiln/overlay"
 #define OPTIONS_SIZE 2048
 
 static int scratch_fd = -1; /* the mounted scratch drive, out of the service's sight */
@@ -92,20 +94,23 @@ static int mount_drive(const struct drive *drive, const char *target, const char
 	return 0;
 }
 
-/* The directory that changes go to; made like the topmost layer's root, whose place it takes. */
-static int make_upper(const char *like, struct failure *failure)
+/* The directories that changes go to, in `scratch`; made like the topmost layer's root, whose place it takes. */
+static int make_upper(const char *scratch, const char *like, struct failure *failure)
 {
+	char upper[64], work[64];
 	struct stat status;
 
-	if (mkdir(SCRATCH "/work", 0700) && errno != EEXIST)
+	snprintf(upper, sizeof upper, "%s/upper", scratch);
+	snprintf(work, sizeof work, "%s/work", scratch);
+	if (mkdir(work, 0700) && errno != EEXIST)
 		return fail(failure, "root", errno, "the scratch drive");
-	if (mkdir(SCRATCH "/upper", 0755)) {
+	if (mkdir(upper, 0755)) {
 		if (errno == EEXIST)
 			return 0; /* the machine ran before */
 		return fail(failure, "root", errno, "the scratch drive");
 	}
-	if (stat(like, &status) || chown(SCRATCH "/upper", status.st_uid, status.st_gid) ||
-	    chmod(SCRATCH "/upper", status.st_mode & 07777))
+	if (stat(like, &status) || chown(upper, status.st_uid, status.st_gid) ||
+	    chmod(upper, status.st_mode & 07777))
 		return fail(failure, "root", errno, "the root directory's owner and mode");
 	return 0;
 }
@@ -143,13 +148,13 @@ static int mount_layers(const struct machine *machine, char *options, char *top,
 	return 0;
 }
 
-/* Move one of the initramfs's mounts to the same name of the new root, where a directory must be. */
-static int carry_mount(const char *name, struct failure *failure)
+/* Move one of our mounts to the same name of the new root, where a directory must be. */
+static int carry_mount(const char *root, const char *name, struct failure *failure)
 {
 	char target[64];
 	struct stat status;
 
-	snprintf(target, sizeof target, NEW_ROOT "%s", name);
+	snprintf(target, sizeof target, "%s%s", root, name);
 	if (mkdir(target, 0755) && errno != EEXIST)
 		return fail(failure, "mount", errno, "%s of the image", name);
 	if (lstat(target, &status) || !S_ISDIR(status.st_mode))
@@ -160,7 +165,7 @@ static int carry_mount(const char *name, struct failure *failure)
 }
 
 /* The initramfs stays in memory for ever, its files need not: among them the document with its environment. */
-static void empty_initramfs(void)
+void mounts_empty_initramfs(void)
 {
 	size_t length;
 	char *list = file_read("/firekiln/modules.list", 1 << 20, &length), *rest = list, *line;
@@ -177,12 +182,12 @@ static void empty_initramfs(void)
 	unlink("/init");
 }
 
-static int switch_root(struct failure *failure)
+int mounts_switch(const char *root, struct failure *failure)
 {
-	if (carry_mount("/dev", failure) || carry_mount("/proc", failure) || carry_mount("/sys", failure))
+	if (carry_mount(root, "/dev", failure) || carry_mount(root, "/proc", failure) ||
+	    carry_mount(root, "/sys", failure))
 		return -1;
-	empty_initramfs();
-	if (chdir(NEW_ROOT) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+	if (chdir(root) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		return fail(failure, "root", errno, "moving to the new root");
 	return 0;
 }
@@ -192,14 +197,37 @@ int mounts_root(const struct machine *machine, struct failure *failure)
 	char options[OPTIONS_SIZE], top[32];
 
 	if (mount_layers(machine, options, top, failure) || mount_scratch(machine, failure) ||
-	    make_upper(top, failure))
+	    make_upper(SCRATCH, top, failure))
 		return -1;
 	strcat(options, ",upperdir=" SCRATCH "/upper,workdir=" SCRATCH
 			"/work,redirect_dir=off,metacopy=off,index=off");
 	if ((mkdir(NEW_ROOT, 0755) && errno != EEXIST) || mount("overlay", NEW_ROOT, "overlay", 0, options))
 		return fail(failure, "root", errno, "mounting the layers as overlay");
 	scratch_fd = open(SCRATCH, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return switch_root(failure);
+	mounts_empty_initramfs();
+	return mounts_switch(NEW_ROOT, failure);
+}
+
+static bool root_is_read_only(void)
+{
+	return access("/", W_OK) && errno == EROFS;
+}
+
+int mounts_overlay(struct failure *failure)
+{
+	if (root_is_read_only() && !cmdline_word("ro"))
+		mount(NULL, "/", NULL, MS_REMOUNT, NULL);
+	if (!root_is_read_only())
+		return 0;
+	if (mount("tmpfs", OVERLAY, "tmpfs", 0, "mode=0755,size=80%"))
+		return fail(failure, "root", errno, "a tmpfs for changes");
+	if (make_upper(OVERLAY, "/", failure))
+		return -1;
+	if (mkdir(OVERLAY "/root", 0755) ||
+	    mount("overlay", OVERLAY "/root", "overlay", 0,
+		  "lowerdir=/,upperdir=" OVERLAY "/upper,workdir=" OVERLAY "/work"))
+		return fail(failure, "root", errno, "an overlay for changes");
+	return mounts_switch(OVERLAY "/root", failure);
 }
 
 static void link_at(const char *target, const char *path)

@@ -12,6 +12,16 @@ void mounts_early(void);
  * files are deleted. 0, or -1 and `failure`. */
 int mounts_root(const struct machine *machine, struct failure *failure);
 
+/* Move /dev, /proc and /sys to the mounted file system `root`, and make that the root. */
+int mounts_switch(const char *root, struct failure *failure);
+
+/* Delete PID 1's files of the initramfs. */
+void mounts_empty_initramfs(void);
+
+/* Where the root is read-only for good, lay a tmpfs over it: what is changed dies with the machine. A root that the
+ * kernel mounted read-only without being asked to (`ro`) is made writable instead. */
+int mounts_overlay(struct failure *failure);
+
 /* What a container has in /dev and /sys, once the root is there. What fails is remarked upon. */
 void mounts_late(void);
 

@@ -51,7 +51,7 @@ static int configure(int fd, const struct interface *interface, struct failure *
 		return 0;
 	to_address("0.0.0.0", &route.rt_dst);
 	to_address("0.0.0.0", &route.rt_genmask);
-	if (!to_address(interface->gateway, &route.rt_gateway) || ioctl(fd, SIOCADDRT, &route))
+	if (!to_address(interface->gateway, &route.rt_gateway) || (ioctl(fd, SIOCADDRT, &route) && errno != EEXIST))
 		return fail(failure, "network", errno, "%s: gateway %s", interface->name, interface->gateway);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -124,6 +125,8 @@ static int become(const struct process_config *config, const struct user *user, 
 	sigset_t none;
 
 	setsid();
+	if (config->console)
+		ioctl(STDIN_FILENO, TIOCSCTTY, 0); /* so that Ctrl-C reaches it, and shells control their jobs */
 	if (!env)
 		return fail(failure, "process", ENOMEM, "the environment");
 	if (set_limits(config, failure))
@@ -140,11 +143,27 @@ static int become(const struct process_config *config, const struct user *user, 
 	return refuse_exec(failure, errno, program);
 }
 
+/* The console for all three; /dev/null where there is none. */
+static int open_console(int child[3], int own[3])
+{
+	for (int i = 0; i < 3; i++) {
+		own[i] = -1;
+		child[i] = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		if (child[i] < 0)
+			child[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (child[i] < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* The three descriptors of the child: `child` its ends, `own` ours. */
 static int open_stdio(const struct process_config *config, int child[3], int own[3])
 {
 	int ends[2];
 
+	if (config->console)
+		return open_console(child, own);
 	if (config->open_stdin) {
 		if (pipe2(ends, O_CLOEXEC))
 			return -1;
@@ -181,7 +200,7 @@ static void run_child(const struct process_config *config, const struct user *us
 
 	for (int i = 0; i < 3; i++) {
 		/* Its owner is the user, so that the service may open /dev/stdout anew, as nginx's logs do. */
-		if (i > 0 || config->open_stdin)
+		if (i > 0 || config->open_stdin || config->console)
 			fchown(stdio[i], user->uid, (gid_t)-1);
 		install(stdio[i], i);
 	}

@@ -1,6 +1,7 @@
 #include "service.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -260,7 +262,7 @@ static void step(struct service *service, long long deadline)
 	};
 	long long now = clock_ms(), wait;
 
-	if (!channel->attached && deadline > now + ATTACH_EVERY_MS)
+	if (!channel->attached && !channel->config->console && deadline > now + ATTACH_EVERY_MS)
 		deadline = now + ATTACH_EVERY_MS;
 	if (deadline > service->kill_at)
 		deadline = service->kill_at;
@@ -315,6 +317,10 @@ static void finish(struct service *service)
 	long long deadline = clock_ms() + STALLED_MS;
 	size_t left = SIZE_MAX;
 
+	if (service->channel->config->console) {
+		mounts_finish();
+		return;
+	}
 	service->acknowledged = false;
 	channel_flush(service->channel); /* the news travel while the disk is being written */
 	mounts_finish();
@@ -342,11 +348,30 @@ static long long oom_kills(void)
 	return count;
 }
 
+/* For people, who have nothing but the console to look at. A reset would cut off what the line still holds. */
+static void tell_console(int status)
+{
+	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (WIFSIGNALED(status))
+		dprintf(fd, "firekiln: the process was ended by signal %d\n", WTERMSIG(status));
+	else
+		dprintf(fd, "firekiln: the process ended with status %d\n", WEXITSTATUS(status));
+	tcdrain(fd);
+	close(fd);
+}
+
 static void tell_end(struct service *service)
 {
 	bool killed = WIFSIGNALED(service->status) && WTERMSIG(service->status) == SIGKILL && !service->ordered;
 	bool oom = killed && oom_kills() > 0;
 
+	if (service->channel->config->console) {
+		tell_console(service->status);
+		return;
+	}
 	await_room(service);
 	if (WIFSIGNALED(service->status))
 		channel_printf(service->channel, FRAME_EXITED, PROCESS_MAIN, "{\"signal\":%d,\"oom\":%s}",

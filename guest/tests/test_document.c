@@ -52,6 +52,9 @@ int main(void)
 	CHECK(machine.process.rlimits[0].hard == RLIM_INFINITY);
 	CHECK(machine.interface_count == 1 && machine.interfaces[0].mtu == 1400 && !machine.interfaces[0].gateway);
 
+	CHECK(!parse("{\"version\":1,\"channel\":{\"type\":\"console\"},\"root\":{\"flat\":true}," PROCESS "}"));
+	CHECK(machine.flat && machine.channel.console && machine.process.console && !machine.layer_count);
+
 	refuse("");
 	refuse("[]");
 	refuse("{\"version\":2," ROOT "," PROCESS "}");

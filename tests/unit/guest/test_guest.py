@@ -32,7 +32,7 @@ def programs(tmp_path_factory):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["json", "users", "document", "process", "channel"])
+@pytest.mark.parametrize("name", ["json", "users", "document", "process", "channel", "cmdline", "flat"])
 def test_the_guests_own_unit_tests_pass_under_the_sanitizers(name, programs, tmp_path):
     done = subprocess.run(
         [programs / f"test_{name}", tmp_path], capture_output=True, text=True, timeout=60, check=False
