@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from firekiln.store import Store
@@ -30,6 +32,58 @@ def pull(ctx: click.Context, missing: bool) -> None:
         found = default_kernel(store.root, "amd64") if missing else None
         found = found or pull_kernel(store.root, progress=lambda text: click.echo(f"kernel: {text}", err=True))
         click.echo(found.digest)
+
+
+@kernel.command("build")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="Compilers at once (default: one a processor).")
+@click.option("--pull", "newest", is_flag=True, help="Look for a newer source, though a kernel is there.")
+@click.pass_context
+def build_kernel(ctx: click.Context, jobs: int | None, newest: bool) -> None:
+    """Build a small kernel that boots in a third of the time, from Debian's kernel source.
+
+    It is built once, which takes some ten minutes of two processors and 2 GB of space in the store, and is then what
+    machines boot.
+    """
+    from firekiln.machine.kernel.own import Progress, build  # noqa: PLC0415 - imported when used
+
+    counter = _Counter()
+    with Store.open(ctx.obj["root"]) as store, counter:
+        made = build(store, newest=newest, jobs=jobs, progress=Progress(step=counter.step, compiled=counter.compiled))
+    click.echo(made.digest)
+
+
+class _Counter:
+    """Steps as lines; compiled files as a line that changes on a terminal, elsewhere as one for every 250."""
+
+    _EVERY = 250
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+        self._live = self._stream.isatty()
+        self._open = False
+
+    def __enter__(self) -> None:
+        """Nothing is open yet."""
+
+    def __exit__(self, *_: object) -> None:
+        self._end_line()
+
+    def step(self, text: str) -> None:
+        self._end_line()
+        click.echo(f"kernel: {text}", err=True)
+
+    def compiled(self, count: int) -> None:
+        if self._live:
+            self._stream.write(f"\rkernel: {count} files compiled")
+            self._stream.flush()
+            self._open = True
+        elif count % self._EVERY == 0:
+            self.step(f"{count} files compiled")
+
+    def _end_line(self) -> None:
+        if self._open:
+            self._stream.write("\n")
+            self._open = False
 
 
 @kernel.command("ls")

@@ -8,9 +8,11 @@ import pytest
 
 from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.kernel import catalog, default_kernel, kernel_file, kernels, pull
+from firekiln.machine.kernel.apt import Archive, apt_configuration, apt_sources
 from firekiln.machine.kernel.catalog import NewKernel, NewModule
-from firekiln.machine.kernel.debian import Archive, apt_configuration, apt_sources, kernel_features, unpack
+from firekiln.machine.kernel.debian import unpack
 from firekiln.machine.kernel.modules import dependencies, load_order, modinfo
+from firekiln.machine.kernel.options import features_of, parse_options
 
 ELF = b"\x7fELF and the rest of a kernel"
 OPTIONS = "\n".join(
@@ -142,7 +144,7 @@ def test_an_archive_that_debian_did_not_sign_is_refused(tmp_path):
 
 def test_features_are_those_of_the_kernels_options():
     text = "CONFIG_PVH=y\nCONFIG_EROFS_FS=m\n# CONFIG_IP_PNP is not set\n"
-    assert kernel_features(text) == {"pvh", "erofs"}
+    assert features_of(parse_options(text)) == {"pvh", "erofs"}
 
 
 def debian_package(folder, files):

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,10 +37,22 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a kernel of our own was made from. `source` is the version of Debian's source package; `configuration` is
+    the digest of what we ask for; `compiler` names compiler and linker with their versions.
+    """
+
+    source: str
+    configuration: str
+    compiler: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """A kernel that a machine can boot: an ELF file and the modules that it may need.
 
     `features` are those of FEATURES that it has, built in or as modules; empty where that is not known (kind `file`).
+    `recipe` is there where it was built here.
     """
 
     kind: Kind
@@ -50,6 +62,7 @@ class Kernel:
     image: Path
     modules: tuple[Module, ...] = ()
     features: frozenset[str] = frozenset()
+    recipe: Recipe | None = None
 
     def modules_for(self, wanted: Iterable[str]) -> tuple[Module, ...]:
         """The modules to load for `wanted`, in order; what is built in (or unknown) needs none."""
@@ -77,6 +90,7 @@ class NewKernel:
     image: bytes
     modules: tuple[NewModule, ...] = ()
     features: frozenset[str] = frozenset()
+    recipe: Recipe | None = None
 
 
 def kernels(root: Path) -> list[Kernel]:
@@ -146,6 +160,7 @@ def _document(new: NewKernel) -> bytes:
         "version": new.version,
         "architecture": new.architecture,
         "features": sorted(new.features),
+        **({"recipe": asdict(new.recipe)} if new.recipe else {}),
         "image": file("vmlinux", new.image),
         "modules": [
             {"name": m.name, "depends": list(m.depends), **file(f"modules/{m.name}.ko", m.data)} for m in new.modules
@@ -195,6 +210,7 @@ def _read(folder: Path) -> Kernel:
                 for item in data["modules"]
             ),
             features=frozenset(data["features"]),
+            recipe=Recipe(**data["recipe"]) if "recipe" in data else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MachineError(
