@@ -185,6 +185,36 @@ def test_a_command_line_that_is_killed_while_it_waits_leaves_no_machine_behind(s
     assert State(store.machines).get(record.id).status == "exited"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("options", [["--rm"], ["-d"]])
+def test_a_run_that_is_interrupted_while_it_boots_ends_quietly_and_leaves_nothing(store, options, number):
+    before = State(store.machines).list()
+    process = subprocess.Popen(
+        argv(store, "run", *options, "--name", "early", "busybox", *FOREVER),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: any(Path(f"/proc/{child}/comm").read_text() == "firekiln-vm\n" for child in vmms(store)))
+    process.send_signal(number)
+    said = process.communicate(timeout=20)
+    assert (process.returncode, *said) == (128 + number, b"", b"")
+    assert State(store.machines).list() == before
+    assert vmms(store) == []
+
+
+def vmms(store):
+    """Process ids of the store's VMMs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"qemu" in words[0] and any(str(store.root).encode() in word for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
 def test_leaving_a_machines_context_ends_and_removes_it(store):
     with start(store, RunOptions(image="busybox", args=FOREVER)) as machine:
         assert machine.record.status == "running"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
 from firekiln.cli.table import human_duration, print_table
-from firekiln.cli.template import render
-from firekiln.errors import ContainerNotFoundError, FirekilnError, ImageNotFoundError, UsageError
+from firekiln.cli.template import print_each
+from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, ImageNotFoundError
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage, gc
 
@@ -45,7 +45,7 @@ def images(  # noqa: PLR0917 - click passes them by keyword
         heading = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
         print_table(heading, [[row[column] for column in columns] for row in rows])
     else:
-        _print_each(style, rows)
+        print_each(style, rows)
 
 
 @click.command
@@ -55,12 +55,19 @@ def images(  # noqa: PLR0917 - click passes them by keyword
 @click.pass_obj
 def inspect(obj: dict[str, Any], style: str | None, kind: str | None, names: Sequence[str]) -> None:
     """Show machines and images as JSON in Docker's shape."""
+    found: list[dict[str, Any]] = []
+    failed: list[FirekilnError] = []
     with Store.open(obj["root"]) as store:
-        found = [_inspected(store, name, kind) for name in names]
+        for name in names:
+            try:
+                found.append(_inspected(store, name, kind))
+            except ImageNotFoundError as error:
+                failed.append(error)
     if style is None:
         click.echo(json.dumps(found, indent=4, ensure_ascii=False))
     else:
-        _print_each(style, found)
+        print_each(style, found)
+    raise_last(failed)
 
 
 @click.command
@@ -83,20 +90,25 @@ def rmi(obj: dict[str, Any], force: bool, names: Sequence[str]) -> None:
     with Store.open(obj["root"]) as store:
         for name in names:
             try:
+                if not force:
+                    _check_unused(store, name)
                 removed = store.images.remove(name, force=force)
             except ImageNotFoundError as error:
-                if not force:
+                if force:
+                    click.echo(f"firekiln: {error}", err=True)
+                else:
                     failed.append(error)
+                continue
+            except ConflictError as error:
+                error.exit_status = FirekilnError.exit_status
+                failed.append(error)
                 continue
             for reference in removed.untagged:
                 click.echo(f"Untagged: {Reference.parse(reference).familiar}")
             for digest in removed.deleted:
                 click.echo(f"Deleted: {digest}")
         gc.collect(store)
-    for earlier in failed[:-1]:
-        click.echo(f"firekiln: {earlier}", err=True)
-    if failed:
-        raise failed[-1]
+    raise_last(failed)
 
 
 @click.command
@@ -120,7 +132,15 @@ def history(  # noqa: PLR0917 - click passes them by keyword
         columns = ("ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment")
         print_table(heading, [[row[column] for column in columns] for row in rows])
     else:
-        _print_each(style, rows)
+        print_each(style, rows)
+
+
+def raise_last(failed: Sequence[FirekilnError]) -> None:
+    """Tell of the failures with some of several names: the last ends the command."""
+    for earlier in failed[:-1]:
+        click.echo(f"firekiln: {earlier}", err=True)
+    if failed:
+        raise failed[-1]
 
 
 def image_json(image: StoredImage) -> dict[str, Any]:
@@ -144,6 +164,23 @@ def image_json(image: StoredImage) -> dict[str, Any]:
         "RootFS": {"Type": "layers", "Layers": list(document.diff_ids)},
         "Config": config,
     }
+
+
+def _check_unused(store: Store, name: str) -> None:
+    """ConflictError where the name is the last of an image of which there is a machine."""
+    from firekiln.machine.state import State  # noqa: PLC0415 - images alone need no machine
+
+    image = store.images.find(name)
+    if image is None or (
+        len(image.references) > 1 and not image.digest.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
+    ):
+        return
+    for record in State(store.machines).list():
+        if record.image_digest == image.digest:
+            raise ConflictError(
+                f"conflict: unable to remove {name} (must force) - container {record.id[:_SHORT]} is using it",
+                hint=f"firekiln rm {record.name}, or -f",
+            )
 
 
 def _inspected(store: Store, name: str, kind: str | None) -> dict[str, Any]:
@@ -212,18 +249,6 @@ def _history(image: StoredImage, *, no_trunc: bool, human: bool) -> list[dict[st
     if rows:
         rows[-1]["ID"] = image.digest if no_trunc else image.digest.removeprefix("sha256:")[:_SHORT]
     return rows[::-1]
-
-
-def _print_each(style: str, rows: Sequence[dict[str, Any]]) -> None:
-    show: Callable[[dict[str, Any]], str]
-    if style == "json":
-        show = lambda row: json.dumps(row, ensure_ascii=False)  # noqa: E731 - one of two ways
-    elif "{{" in style:
-        show = lambda row: render(style, row)  # noqa: E731 - the other
-    else:
-        raise UsageError(f"--format {style}: it is neither table nor json, and holds no {{{{…}}}}")
-    for row in rows:
-        click.echo(show(row))
 
 
 def human_size(size: int) -> str:

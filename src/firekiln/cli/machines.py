@@ -1,50 +1,16 @@
-"""`ps`, `logs`, `stop`, `kill`, `wait`, `rm`: the machines that were run."""
+"""`logs`, `stop`, `kill`, `wait`, `rm`, `port`: what is done with machines."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
 
 import click
 
-from firekiln.cli.table import human_duration, print_table
-from firekiln.errors import FirekilnError, UsageError
+from firekiln.errors import ContainerNotFoundError, FirekilnError, UsageError
 from firekiln.machine.machine import Machine
-from firekiln.machine.settings import Settings
-from firekiln.machine.state import Record, State
+from firekiln.machine.state import State
+from firekiln.machine.supervise import sweep
 from firekiln.store import Store
-
-_COMMAND_WIDTH = 20
-_SHORT_ID = 12
-
-
-@click.command
-@click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
-@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
-@click.option("--no-trunc", is_flag=True, help="Ids and commands in full.")
-@click.option("--format", "style", metavar="FORMAT", default="table", help="table or json.")
-@click.pass_context
-def ps(ctx: click.Context, everything: bool, quiet: bool, no_trunc: bool, style: str) -> None:
-    """List machines."""
-    if style not in ("table", "json"):
-        raise UsageError(f"--format {style}: only table and json are supported yet")
-    records = [record for record in _state(ctx).list() if everything or record.status == "running"]
-    if quiet:
-        for record in records:
-            click.echo(record.id if no_trunc else record.id[:_SHORT_ID])
-        return
-    described = [describe(record, no_trunc=no_trunc) for record in records]
-    if style == "json":
-        for fields in described:
-            click.echo(json.dumps(fields, ensure_ascii=False))
-        return
-    columns = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-    heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
-    print_table(heading, [[fields[column] for column in columns] for fields in described])
 
 
 @click.command
@@ -59,7 +25,7 @@ def logs(ctx: click.Context, follow: bool, tail: str, timestamps: bool, machine:
     if tail != "all" and not tail.lstrip("-").isdecimal():
         raise UsageError(f"--tail {tail}: a number of lines, or all")
     number = None if tail == "all" or tail.startswith("-") else int(tail)
-    for line in Machine.find(_state(ctx), machine).logs(tail=number, follow=follow):
+    for line in Machine.find(machine_state(ctx), machine).logs(tail=number, follow=follow):
         click.echo(f"{line.time} {line.text}" if timestamps else line.text, nl=False, err=line.stream == "stderr")
 
 
@@ -100,62 +66,47 @@ def wait(ctx: click.Context, machines: Sequence[str]) -> None:
 @click.pass_context
 def rm(ctx: click.Context, force: bool, machines: Sequence[str]) -> None:
     """Remove machines and their disks."""
-    _each(ctx, machines, lambda machine: machine.remove(force=force))
+    _each(ctx, machines, lambda machine: machine.remove(force=force), absent_is_error=not force)
 
 
-def describe(record: Record, *, no_trunc: bool = False) -> dict[str, str]:
-    """A machine in the words of `docker ps`, by the names of its Go templates."""
-    now = time.time()
-    config = json.loads(record.config)
-    command = shlex.join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
-    if not no_trunc and len(command) > _COMMAND_WIDTH:
-        command = command[: _COMMAND_WIDTH - 1] + "…"
-    created = datetime.fromtimestamp(record.created_ns / 1e9).astimezone()
-    return {
-        "Command": f'"{command}"',
-        "CreatedAt": f"{created:%Y-%m-%d %H:%M:%S %z %Z}",
-        "ID": record.id if no_trunc else record.id[:_SHORT_ID],
-        "Image": record.image,
-        "Labels": ",".join(f"{key}={value}" for key, value in (config.get("Labels") or {}).items()),
-        "Names": record.name,
-        "Ports": _ports(record, config),
-        "RunningFor": f"{human_duration(now - record.created_ns / 1e9)} ago",
-        "State": record.status,
-        "Status": _status(record, now),
-    }
+@click.command
+@click.argument("machine")
+@click.argument("private", metavar="[PORT[/PROTO]]", required=False)
+@click.pass_context
+def port(ctx: click.Context, machine: str, private: str | None) -> None:
+    """List where a machine's ports answer."""
+    found = Machine.find(machine_state(ctx), machine)
+    ports = found.ports if found.record.status == "running" else ()
+    if private is None:
+        for item in ports:
+            click.echo(f"{item.guest_port}/{item.protocol} -> {item.host_ip}:{item.host_port}")
+        return
+    wanted = private if "/" in private else f"{private}/tcp"
+    published = [item for item in ports if f"{item.guest_port}/{item.protocol}" == wanted]
+    if not published:
+        raise FirekilnError(f"no public port '{wanted}' published for {machine}")
+    for item in published:
+        click.echo(f"{item.host_ip}:{item.host_port}")
 
 
-def _status(record: Record, now: float) -> str:
-    match record.status:
-        case "running":
-            return f"Up {human_duration(now - record.started_ns / 1e9)}"
-        case "exited":
-            return f"Exited ({record.exit_status}) {human_duration(now - record.finished_ns / 1e9)} ago"
-        case "created":
-            return "Created"
-
-
-def _ports(record: Record, config: dict[str, Any]) -> str:
-    """Published ports, then those that the image exposes only; of a machine that does not run, none."""
-    if record.status != "running":
-        return ""
-    network = Settings.decode(record.settings).spec.network
-    published = network.ports if network else ()
-    bound = {f"{port.guest_port}/{port.protocol}" for port in published}
-    exposed = [port for port in config.get("ExposedPorts") or {} if port not in bound]
-    return ", ".join([*map(str, published), *exposed])
-
-
-def _state(ctx: click.Context) -> State:
+def machine_state(ctx: click.Context) -> State:
+    """The machines of the store, without those that are only there because their supervisor was killed."""
     with Store.open(ctx.obj["root"]) as store:
-        return State(store.machines)
+        state = State(store.machines)
+    sweep(state)
+    return state
 
 
 def _each(
-    ctx: click.Context, words: Sequence[str], action: Callable[[Machine], int | None], *, echo: bool = True
+    ctx: click.Context,
+    words: Sequence[str],
+    action: Callable[[Machine], int | None],
+    *,
+    echo: bool = True,
+    absent_is_error: bool = True,
 ) -> None:
     """Act on each machine, and go on after one that fails; the exit status is then 1."""
-    state = _state(ctx)
+    state = machine_state(ctx)
     failed = False
     for word in words:
         try:
@@ -163,7 +114,7 @@ def _each(
         except UsageError:
             raise
         except FirekilnError as error:
-            failed = True
+            failed = failed or absent_is_error or not isinstance(error, ContainerNotFoundError)
             click.echo(f"firekiln: {error}", err=True)
             if error.hint:
                 click.echo(f"  hint: {error.hint}", err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from firekiln.errors import FirekilnError, UsageError
+from firekiln.errors import FirekilnError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from firekiln.machine.log import Stream
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIGNALLED = 128
 _SMALLEST_MEMORY = 64 << 20
 
 NOT_FOR_MACHINES = (
@@ -217,11 +218,13 @@ def _ensure_image(store: Store, name: str) -> None:
         return
     from firekiln.api import ensure_image  # noqa: PLC0415 - imported when used
     from firekiln.build.events import Output  # noqa: PLC0415 - ditto
+    from firekiln.oci.reference import Reference  # noqa: PLC0415 - ditto
 
     def say(event: object) -> None:
         if isinstance(event, Output):
             _progress(event.data.decode(errors="replace").rstrip())
 
+    Reference.parse(name)  # what is no name is not looked for
     _progress(f"Unable to find image '{name}' locally")
     ensure_image(store, name, on_event=say)
 
@@ -241,7 +244,12 @@ def _foreground(store: Store, options: RunOptions, cid: _CidFile) -> int:
     def created(record: Record) -> None:
         cid.write(record.id)
 
-    end = run_machine(store, options, output=_write, created=created, progress=_progress)
+    try:
+        end = run_machine(store, options, output=_write, created=created, progress=_progress)
+    except MachineError as error:
+        if error.exit_status <= _SIGNALLED:
+            raise
+        return error.exit_status  # whoever sent the signal knows what he did
     if end.error:
         click.echo(f"firekiln: {end.error}", err=True)
     return end.status

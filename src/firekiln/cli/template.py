@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import click
 
 from firekiln.errors import UsageError
 
@@ -22,6 +24,19 @@ _JSON: Final = re.compile(r"json\s+(\S+)")
 def render(template: str, value: Any) -> str:
     """The template with its actions carried out on a JSON value. UsageError for what is not supported."""
     return _ACTION.sub(lambda match: _action(match[1], value), template.replace(r"\n", "\n").replace(r"\t", "\t"))
+
+
+def print_each(style: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print each row by `--format`: json, or a template. UsageError for anything else."""
+    show: Callable[[dict[str, Any]], str]
+    if style == "json":
+        show = lambda row: json.dumps(row, ensure_ascii=False)  # noqa: E731 - one of two ways
+    elif "{{" in style:
+        show = lambda row: render(style, row)  # noqa: E731 - the other
+    else:
+        raise UsageError(f"--format {style}: it is neither table nor json, and holds no {{{{…}}}}")
+    for row in rows:
+        click.echo(show(row))
 
 
 def _action(action: str, value: Any) -> str:

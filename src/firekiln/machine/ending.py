@@ -59,16 +59,26 @@ def judge(result: Exited | None, *, returncode: int, stopping: bool, breach: str
 
 
 def failure(
-    failed: Failed | None, *, returncode: int, stopping: bool, breach: str, complaints: Tail, console: Tail
+    failed: Failed | None,
+    *,
+    returncode: int,
+    stopping: bool,
+    number: int = 0,
+    breach: str,
+    complaints: Tail,
+    console: Tail,
 ) -> FirekilnError:
-    """The error of a machine whose process did not start; its `exit_status` is Docker's for that case."""
+    """The error of a machine whose process did not start; its `exit_status` is Docker's for that case.
+
+    `number` is the signal that stopped it, where it was one that the supervisor received.
+    """
     if failed is not None:
         error = MachineError(failed.message)
         error.exit_status = failed.status
         return error
     if stopping:
         error = MachineError("the machine was stopped before its process started")
-        error.exit_status = 137
+        error.exit_status = 128 + number if number else 137
         return error
     said = complaints.lines()
     if taken := _PORT_TAKEN.search("\n".join(said)):

@@ -39,7 +39,7 @@ class PublishRequest:
 def parse_publish(text: str) -> tuple[PublishRequest, ...]:
     """`[[IP:][HOST]:]GUEST[/tcp|udp]`, HOST and GUEST perhaps ranges of one length. UsageError for another text.
 
-    A range for one guest's port means any of them, as with Docker.
+    A range for one guest's port means any of them, as with Docker, and 0 any that is free.
     """
     found = _PUBLISH.fullmatch(text)
     if not found:
@@ -48,7 +48,7 @@ def parse_publish(text: str) -> tuple[PublishRequest, ...]:
             hint = "QEMU's user network publishes on IPv4 addresses only"
         raise UsageError(f"invalid port to publish: {text}", hint=hint)
     guests = _ports(found["guest"], text)
-    hosts = _ports(found["host"], text) if found["host"] else None
+    hosts = None if found["host"] in (None, "0") else _ports(found["host"], text)
     protocol = (found["protocol"] or "tcp").lower()
     if protocol not in _SOCKET_TYPE:
         raise UsageError(f"invalid port to publish: {text}: {protocol} is neither tcp nor udp")

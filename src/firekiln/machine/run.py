@@ -29,7 +29,7 @@ from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.settings import Settings
 from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, BlockDevice, MachineSpec, PublishedPort, UserNetwork
 from firekiln.machine.state import MachineLock, Record, State
-from firekiln.machine.supervise import detach, discard, lease_name, supervise
+from firekiln.machine.supervise import abandon, detach, discard, lease_name, supervise, sweep
 from firekiln.oci.config import ImageConfig
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import store_errors
@@ -90,6 +90,7 @@ def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: 
     ports = allocate(requests)
 
     state = State(store.machines)
+    sweep(state)
     folder = state.folder_of(machine_id)
     drives = layer_drives(store, image.layers)
     spec = _spec(options, kernel=kernel, machine_id=machine_id, folder=folder, layers=drives, ports=ports)
@@ -130,7 +131,11 @@ def start(store: Store, options: RunOptions, *, progress: Progress = lambda _: N
     Raises as `create`; and MachineError where the machine did not start, with Docker's `exit_status` (125, 126, 127).
     """
     made = create(store, options, progress=progress)
-    detach(made.state, made.record, made.lock)
+    try:
+        detach(made.state, made.record, made.lock)
+    except (KeyboardInterrupt, SystemExit):
+        abandon(made.state, made.record.id)  # nobody was told of it: nobody would end it
+        raise
     return Machine(made.state, made.record.id)
 
 

@@ -179,7 +179,7 @@ class State:
             "finished_ns": time.time_ns(),
             "pid": 0,
         }
-        if not self._writable():
+        if not self.writable:
             return replace(record, **changes)
         with self._database() as database:
             assignments = ", ".join(f"{name} = :{name}" for name in changes)
@@ -223,18 +223,20 @@ class State:
             raise self._failure(error, path) from error
 
     def _connect(self, path: Path) -> sqlite3.Connection:
-        if self._writable():
+        if self.writable:
             return sqlite3.connect(path, timeout=_BUSY_SECONDS)
         if not path.exists():
             return sqlite3.connect(":memory:")  # of a store that nobody ran anything on, and that is only read
         return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)  # no lock file can be made there
 
-    def _writable(self) -> bool:
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be changed: not where the store is another user's, or lies on a read-only disk."""
         return os.access(self.folder, os.W_OK)
 
     def _failure(self, error: sqlite3.Error, path: Path) -> StoreError:
         """In the words of the store's other failures, as far as SQLite's tell which it is."""
-        if not self._writable():
+        if not self.writable:
             return store_error(OSError(errno.EROFS, ""), path, "cannot write")
         with store_errors(self.folder, "cannot write to"):
             full = shutil.disk_usage(self.folder).free < _LEAST_SPACE

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from firekiln.errors import FirekilnError, MachineError
+from firekiln.machine import control
 from firekiln.machine.accel import choose_qemu
 from firekiln.machine.ending import End
 from firekiln.machine.hostfacts import HostFacts
@@ -24,6 +25,9 @@ from firekiln.machine.settings import Settings
 from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.supervisor import Hooks, Supervisor, ignore
 from firekiln.store import Store
+
+_ANSWER_DEADLINE = 10.0
+_ASK_AGAIN = 0.02
 
 
 def supervise(
@@ -66,6 +70,24 @@ def discard(state: State, machine_id: str) -> None:
     with Store.open(state.folder.parent) as store:
         store.leases.release(lease_name(machine_id))
     state.remove(machine_id)
+
+
+def abandon(state: State, machine_id: str) -> None:
+    """End a machine at once, however far it has come, and forget it. Returns when its supervisor is gone."""
+    while state.is_alive(machine_id):
+        with suppress(MachineError):  # a supervisor that has no socket yet is asked again
+            control.ask(state.folder_of(machine_id), {"do": "stop", "timeout": 0}, timeout=_ANSWER_DEADLINE)
+        time.sleep(_ASK_AGAIN)
+    discard(state, machine_id)
+
+
+def sweep(state: State) -> None:
+    """Forget the machines that were to be removed at their end, but whose supervisor was killed before that."""
+    if not state.writable:
+        return
+    for record in state.list():
+        if Settings.decode(record.settings).auto_remove and not state.is_alive(record.id):
+            discard(state, record.id)
 
 
 def lease_name(machine_id: str) -> str:

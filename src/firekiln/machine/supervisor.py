@@ -66,6 +66,7 @@ class Supervisor:
         self._result: Exited | Failed | None = None
         self._breach = ""
         self._stopping = False
+        self._signal = 0
         self._over = False
         self._deadline = math.inf
 
@@ -123,6 +124,7 @@ class Supervisor:
                 self._result if isinstance(self._result, Failed) else None,
                 returncode=returncode,
                 stopping=self._stopping,
+                number=self._signal,
                 breach=self._breach,
                 complaints=self._complaints,
                 console=self._console,
@@ -224,7 +226,8 @@ class Supervisor:
                 return {"error": "no such request"}
 
     def _on_signal(self, source: socket.socket) -> None:
-        for _ in source.recv(_READ):
+        for number in source.recv(_READ):
+            self._signal = self._signal or number
             self._stop(self._settings.stop_signal, 0 if self._stopping else self._settings.stop_timeout)
 
     def _stop(self, number: int, timeout: float) -> None:

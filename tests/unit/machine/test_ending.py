@@ -11,11 +11,12 @@ def tail(text=""):
     return made
 
 
-def failed(result=None, *, returncode=0, stopping=False, breach="", complaints="", console=""):
+def failed(result=None, *, returncode=0, stopping=False, number=0, breach="", complaints="", console=""):
     return failure(
         result,
         returncode=returncode,
         stopping=stopping,
+        number=number,
         breach=breach,
         complaints=tail(complaints),
         console=tail(console),
@@ -70,3 +71,9 @@ def test_a_tail_holds_the_last_few_kilobytes_only():
         made.add(b"%d\n" % number)
     assert made.lines() == ["4995", "4996", "4997", "4998", "4999"]
     assert len(made._data) <= 8192
+
+
+@pytest.mark.parametrize(("number", "status"), [(0, 137), (2, 130), (15, 143)])
+def test_a_machine_that_is_stopped_while_it_boots_ends_as_if_by_the_signal_that_stopped_it(number, status):
+    error = failed(returncode=-9, stopping=True, number=number)
+    assert (error.exit_status, error.message) == (status, "the machine was stopped before its process started")

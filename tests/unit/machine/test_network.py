@@ -72,3 +72,11 @@ def test_tcp_and_udp_do_not_disturb_each_other():
 def test_every_machine_has_a_hardware_address_of_its_own():
     assert mac_address("a") == mac_address("a") != mac_address("b")
     assert mac_address("a").startswith("52:54:00:")
+
+
+@pytest.mark.parametrize("text", ["80", "0:80", "127.0.0.1::80", "127.0.0.1:0:80"])
+def test_without_a_port_of_the_host_or_with_0_any_free_one_is_taken(text):
+    (request,) = parse_publish(text)
+    assert request.host_ports is None
+    (port,) = allocate([request])
+    assert 1024 <= port.host_port <= 65535

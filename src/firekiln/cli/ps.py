@@ -1,0 +1,153 @@
+"""`firekiln ps`: the machines that were run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from firekiln.cli.machines import machine_state
+from firekiln.cli.table import human_duration, print_table
+from firekiln.cli.template import print_each
+from firekiln.errors import UsageError
+from firekiln.machine.settings import Settings
+from firekiln.machine.state import Record
+from firekiln.oci.reference import Reference
+
+_COMMAND_WIDTH = 20
+_SHORT_ID = 12
+
+
+@click.command
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
+@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="By ancestor, exited, id, label, name or status.",
+)
+@click.option("-n", "--last", type=int, default=-1, metavar="NUMBER", help="The youngest ones, running or not.")
+@click.option("-l", "--latest", is_flag=True, help="The youngest one, running or not.")
+@click.option("--no-trunc", is_flag=True, help="Ids and commands in full.")
+@click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
+@click.pass_context
+def ps(  # noqa: PLR0917 - click passes them by keyword
+    ctx: click.Context,
+    everything: bool,
+    quiet: bool,
+    filters: Sequence[str],
+    last: int,
+    latest: bool,
+    no_trunc: bool,
+    style: str,
+) -> None:
+    """List machines."""
+    wanted = [parse_filter(text) for text in filters]
+    last = 1 if latest else last
+    shown = everything or last > 0 or any(text.startswith(("status=", "exited=")) for text in filters)
+    records = [record for record in machine_state(ctx).list() if shown or record.status == "running"]
+    records = [record for record in records if _passes(record, wanted)][: last if last > 0 else None]
+    if quiet:
+        for record in records:
+            click.echo(record.id if no_trunc else record.id[:_SHORT_ID])
+        return
+    described = [describe(record, no_trunc=no_trunc) for record in records]
+    if style != "table":
+        print_each(style, described)
+        return
+    columns = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+    heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+    print_table(heading, [[fields[column] for column in columns] for fields in described])
+
+
+Filter = tuple[str, Callable[[Record], bool]]
+"""A key, and what it asks of a machine. Filters of one key are alternatives, as with Docker."""
+
+
+def parse_filter(text: str) -> Filter:
+    """`KEY=VALUE` of `--filter`. UsageError."""
+    key, equals, value = text.partition("=")
+    tests: dict[str, Callable[[Record], bool]] = {
+        "ancestor": lambda record: _is_of(record, value),
+        "exited": lambda record: record.status == "exited" and str(record.exit_status) == value,
+        "id": lambda record: record.id.startswith(value),
+        "label": lambda record: _has_label(record, value),
+        "name": lambda record: re.search(pattern, record.name) is not None,
+        "status": lambda record: record.status == value,
+    }
+    if not equals or key not in tests:
+        raise UsageError(f"--filter {text}: invalid filter", hint=f"KEY=VALUE, with one of {', '.join(tests)}")
+    try:
+        pattern = re.compile(value.removeprefix("/") if key == "name" else "")
+    except re.error as error:
+        raise UsageError(f"--filter {text}: {error}") from error
+    return key, tests[key]
+
+
+def _passes(record: Record, filters: Sequence[Filter]) -> bool:
+    keys = {key for key, _ in filters}
+    return all(any(test(record) for other, test in filters if other == key) for key in keys)
+
+
+def _is_of(record: Record, image: str) -> bool:
+    if record.image_digest.removeprefix("sha256:").startswith(image.removeprefix("sha256:")):
+        return True
+    return Reference.parse(image).tagged().familiar in (record.image, f"{record.image}:latest")
+
+
+def _has_label(record: Record, wanted: str) -> bool:
+    labels = json.loads(record.config).get("Labels") or {}
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def describe(record: Record, *, no_trunc: bool = False) -> dict[str, str]:
+    """A machine in the words of `docker ps`, by the names of its Go templates."""
+    now = time.time()
+    config = json.loads(record.config)
+    command = shlex.join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
+    if not no_trunc and len(command) > _COMMAND_WIDTH:
+        command = command[: _COMMAND_WIDTH - 1] + "…"
+    created = datetime.fromtimestamp(record.created_ns / 1e9).astimezone()
+    return {
+        "Command": f'"{command}"',
+        "CreatedAt": f"{created:%Y-%m-%d %H:%M:%S %z %Z}",
+        "ID": record.id if no_trunc else record.id[:_SHORT_ID],
+        "Image": record.image,
+        "Labels": ",".join(f"{key}={value}" for key, value in (config.get("Labels") or {}).items()),
+        "Names": record.name,
+        "Ports": _ports(record, config),
+        "RunningFor": f"{human_duration(now - record.created_ns / 1e9)} ago",
+        "State": record.status,
+        "Status": _status(record, now),
+    }
+
+
+def _status(record: Record, now: float) -> str:
+    match record.status:
+        case "running":
+            return f"Up {human_duration(now - record.started_ns / 1e9)}"
+        case "exited":
+            return f"Exited ({record.exit_status}) {human_duration(now - record.finished_ns / 1e9)} ago"
+        case "created":
+            return "Created"
+
+
+def _ports(record: Record, config: dict[str, Any]) -> str:
+    """Published ports, then those that the image exposes only; of a machine that does not run, none."""
+    if record.status != "running":
+        return ""
+    network = Settings.decode(record.settings).spec.network
+    published = network.ports if network else ()
+    bound = {f"{port.guest_port}/{port.protocol}" for port in published}
+    exposed = [port for port in config.get("ExposedPorts") or {} if port not in bound]
+    return ", ".join([*map(str, published), *exposed])

@@ -1,0 +1,153 @@
+"""`ps`, `port`, `rm` and `rmi` on machines that are recorded, and were never booted."""
+
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from firekiln.machine.names import random_id
+from firekiln.machine.settings import Settings
+from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.state import Record, State
+from firekiln.oci.config import Image, ImageConfig
+from firekiln.oci.platform import Platform
+from firekiln.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store") as made:
+        image = Image(platform=Platform.parse("linux/amd64"), config=ImageConfig(cmd=("/bin/true",)))
+        made.images.put(image, [], references=["web", "web:1"])
+        yield made
+
+
+@pytest.fixture
+def firekiln(store):
+    def command(*args):
+        argv = [sys.executable, "-m", "firekiln", "--root", store.root, *args]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    return command
+
+
+@pytest.fixture
+def machine(store):
+    """Record a machine: a function of its name and what is said of it. Those that run are held until the test's end."""
+    state, locks = State(store.machines), []
+
+    def make(name, *, status="running", auto_remove=False, labels="{}", image="web", held=True, **changes):
+        port = PublishedPort(host_ip=IPv4Address("127.0.0.1"), host_port=8080, guest_port=80, protocol="tcp")
+        spec = MachineSpec(
+            name=name,
+            architecture="amd64",
+            kernel=Path("/kernel"),
+            initramfs=Path("/initramfs"),
+            drives=(BlockDevice(serial="layer0", path=Path("/layer"), readonly=True),),
+            vcpus=1,
+            memory=1 << 28,
+            network=UserNetwork(mac="52:54:00:00:00:01", ports=(port,)),
+        )
+        settings = Settings(
+            spec=spec, kernel_digest="sha256:0", stop_signal=15, stop_timeout=10.0, auto_remove=auto_remove
+        )
+        record = Record(
+            id=random_id(),
+            name=name,
+            image=image,
+            image_digest=store.images.get("web").digest,
+            created_ns=time.time_ns(),
+            settings=settings.encode(),
+            config=f'{{"Cmd": ["/bin/true"], "Labels": {labels}}}',
+        )
+        made, lock = state.create(record)
+        state.update(made.id, status=status, **changes)
+        locks.append(lock)
+        if not held or status != "running":
+            lock.release()
+        return made
+
+    yield make
+    for lock in locks:
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        ([], "two one"),
+        (["-a"], "two three one"),
+        (["-n", "1"], "two"),
+        (["-l"], "two"),
+        (["-f", "name=o"], "two one"),
+        (["-f", "name=^one$"], "one"),
+        (["-f", "name=^one$", "-f", "name=tw"], "two one"),
+        (["-f", "status=exited"], "three"),
+        (["-f", "exited=7"], "three"),
+        (["-f", "exited=8"], ""),
+        (["-f", "label=tier"], "one"),
+        (["-f", "label=tier=front"], "one"),
+        (["-f", "label=tier=back"], ""),
+        (["-f", "ancestor=web"], "two one"),
+        (["-f", "ancestor=other"], ""),
+    ],
+)
+def test_ps_shows_what_is_asked_for_in_the_form_that_is_asked_for(firekiln, machine, args, names):
+    machine("one", labels='{"tier": "front"}')
+    machine("three", status="exited", exit_status=7)
+    machine("two")
+    assert firekiln("ps", "--format", "{{.Names}}", *args).stdout.split() == names.split()
+
+
+@pytest.mark.parametrize("text", ["colour=red", "name", "name=("])
+def test_a_filter_that_is_none_is_refused(firekiln, text):
+    done = firekiln("ps", "-f", text)
+    assert done.returncode == 125
+    assert done.stderr.startswith(f"firekiln: --filter {text}: ")
+
+
+def test_port_tells_where_a_machine_answers(firekiln, machine):
+    machine("one")
+    assert firekiln("port", "one").stdout == "80/tcp -> 127.0.0.1:8080\n"
+    assert firekiln("port", "one", "80").stdout == firekiln("port", "one", "80/tcp").stdout == "127.0.0.1:8080\n"
+    done = firekiln("port", "one", "81")
+    assert (done.returncode, done.stderr) == (1, "firekiln: no public port '81/tcp' published for one\n")
+
+
+def test_removing_by_force_what_is_not_there_is_no_error_but_is_told(firekiln):
+    for verb, name in (("rm", "container"), ("rmi", "image")):
+        assert firekiln(verb, "nothing").returncode == 1
+        done = firekiln(verb, "-f", "nothing")
+        assert done.returncode == 0
+        assert done.stderr.startswith(f"firekiln: No such {name}: nothing\n")
+
+
+def test_the_last_name_of_an_image_that_a_machine_uses_is_removed_by_force_only(firekiln, machine, store):
+    made = machine("one", status="exited")
+    assert firekiln("rmi", "web:1").returncode == 0
+    done = firekiln("rmi", "web")
+    assert done.returncode == 1
+    assert f"container {made.id[:12]} is using it" in done.stderr
+    assert firekiln("rmi", store.images.get("web").digest).returncode == 1
+    assert firekiln("rmi", "-f", "web").returncode == 0
+
+
+def test_what_was_to_be_removed_at_its_end_is_gone_though_its_supervisor_was_killed(firekiln, machine, store):
+    gone, kept = machine("gone", auto_remove=True, held=False), machine("kept", held=False)
+    running = machine("running", auto_remove=True)
+    store.leases.hold(f"machine-{gone.id}", [])
+    assert firekiln("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout == "running running\nkept exited\n"
+    assert not (store.machines / gone.id).exists()
+    assert (store.machines / kept.id).exists()
+    assert (store.machines / running.id).exists()
+    assert [*(store.root / "leases").iterdir()] == []
+
+
+def test_inspect_shows_what_there_is_and_tells_what_there_is_not(firekiln):
+    done = firekiln("inspect", "-f", "{{index .RepoTags 0}}", "web", "nothing")
+    assert done.returncode == 1
+    assert done.stdout.startswith("web:")
+    assert done.stderr == "firekiln: No such object: nothing\n"
