@@ -112,7 +112,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
         view.close()
     view.report()
     exports.write(result)
-    _report(result, options)
+    _report(result, options, quiet=exports.on_stdout)
     return 0
 
 
@@ -139,7 +139,8 @@ def _prepare(options: _Options) -> None:
             path.unlink()
 
 
-def _report(result: api.BuildResult, options: _Options) -> None:
+def _report(result: api.BuildResult, options: _Options, *, quiet: bool) -> None:
+    """What is asked for about the image; with `quiet` nothing on standard output, where an archive went."""
     if options["iidfile"] is not None:
         _write("--iidfile", options["iidfile"], result.digest)
     if options["metadata_file"] is not None:
@@ -149,7 +150,7 @@ def _report(result: api.BuildResult, options: _Options) -> None:
             "image.name": ",".join(result.references),
         }
         _write("--metadata-file", options["metadata_file"], json.dumps(metadata, indent=2) + "\n")
-    if options["quiet"]:
+    if options["quiet"] and not quiet:
         click.echo(result.digest)
 
 

@@ -61,6 +61,10 @@ class Exports:
         if len(set(dests)) < len(dests):
             raise UsageError("--output: two of them have the same dest")
 
+    @property
+    def on_stdout(self) -> bool:
+        return any(output.dest == "-" for output in self._outputs)
+
     def write(self, image: str | api.BuildResult) -> None:
         for output in self._outputs:
             bar = Bar(sys.stderr, f"exporting {output.dest}")
