@@ -38,6 +38,7 @@ from firekiln.build.recipes import (
 from firekiln.errors import BuildError, ImageNotFoundError, MissingProgramError, StoreError
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
+from firekiln.oci.reference import Reference
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, PathSource, Tree
 from firekiln.sandbox.confine import confined
 from firekiln.store.durable import store_errors
@@ -207,16 +208,17 @@ def _tree(spool: Path) -> Tree:
 
 def _check_host(reference: str, workdir: Path) -> None:
     """What would fail late, or never: apt waits for ever where a list of packages does not fit on the disk."""
+    name = Reference.parse(reference).familiar
     if os.geteuid() != 0:
         raise BuildError(
-            f"bootstrapping {reference} from Debian's packages needs root",
-            hint=f"sudo firekiln base create {reference}, in a store of root's",
+            f"bootstrapping {name} from Debian's packages needs root",
+            hint=f"as root: firekiln base create {name}",
         )
     with store_errors(workdir, "cannot write to"):
         free = shutil.disk_usage(workdir).free
     if free < _NEEDED_SPACE:
         raise StoreError(
-            f"bootstrapping {reference} needs {_NEEDED_SPACE >> 20} MiB free in {workdir}: it has {free >> 20}",
+            f"bootstrapping {name} needs {_NEEDED_SPACE >> 20} MiB free in {workdir}: it has {free >> 20}",
             hint="free some space, or put the store elsewhere with --root DIR or FIREKILN_ROOT",
         )
 

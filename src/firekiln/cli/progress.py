@@ -24,6 +24,7 @@ from firekiln.build.events import (
     Task,
     Warned,
 )
+from firekiln.dockerfile.text import visible
 
 _CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Control characters but tabs, and escape sequences but those that set colours."""
@@ -98,7 +99,7 @@ class Plain:
             case Completed():
                 lines.append(f"DONE {self._elapsed(event):.1f}s")
             case Failed(message=message):
-                lines.append(f"ERROR: {message}")
+                lines.append(f"ERROR: {visible(message)}")
             case Canceled():
                 lines.append("CANCELED")
             case Output():
@@ -117,7 +118,7 @@ class Plain:
             if self._last is not None:
                 self._write("")
             number = self._numbers.setdefault(task, len(self._numbers) + 1)
-            self._write(f"#{number} {task.name}")
+            self._write(f"#{number} {visible(task.name)}")
             self._last = task
         return self._numbers[task]
 
@@ -189,7 +190,7 @@ class Live:
 
     def _finished(self, event: Cached | Completed | Failed | Canceled) -> list[str]:
         row = self._running.pop(event.task, _Row(event.task, event.at))
-        name = event.task.name
+        name = visible(event.task.name)
         match event:
             case Cached():
                 return [self._paint("34", f" => CACHED {name}")]
@@ -204,7 +205,7 @@ class Live:
         size = shutil.get_terminal_size()
         rows: list[str] = []
         for row in self._running.values():
-            rows.append(f" => {row.task.name} {time.time() - row.started:.1f}s")
+            rows.append(f" => {visible(row.task.name)} {time.time() - row.started:.1f}s")
             rows += [f" => => # {line}" for line in row.tail[-self._TAIL :]]
         rows = [row[: size.columns - 1] for row in rows[: size.lines - 2]]
         erase = f"\x1b[{self._drawn}F" if self._drawn else ""
@@ -260,7 +261,7 @@ class RawJson:
 
 def warning_line(event: Warned) -> str:
     place = f" ({event.location})" if event.location else ""
-    return f"WARN: {event.rule + ': ' if event.rule else ''}{event.message}{place}"
+    return visible(f"WARN: {event.rule + ': ' if event.rule else ''}{event.message}{place}")
 
 
 def subscriber(mode: str) -> Display:

@@ -88,3 +88,10 @@ def test_the_live_view_ends_with_what_is_finished(monkeypatch):
 def test_the_view_is_the_options_then_the_variables_then_the_streams(monkeypatch, mode, variable, kind):
     monkeypatch.setenv("BUILDKIT_PROGRESS", variable)
     assert isinstance(display(mode, io.StringIO()), kind)
+
+
+@pytest.mark.parametrize("view_type", [Plain, Live])
+def test_neither_a_steps_name_nor_its_error_commands_the_terminal(view_type):
+    task = events.task("RUN \x1b]0;title\x07 \udce9")
+    said = shown(view_type, [Started(task=task, at=1.0), Failed(task=task, at=2.0, message="no \x1b[2Jsuch \udce9")])
+    assert [command for command in ("\x1b]", "\x07", "\x1b[2J", "\udce9") if command in said] == []
