@@ -256,11 +256,8 @@ def export(
     with contextlib.ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
         name = image.digest if isinstance(image, BuildResult) else image
-        found = (
-            opened.images.get(name, parse_platform(platform))
-            if platform
-            else ensure_image(opened, name, on_event=on_event)
-        )
+        wished = parse_platform(platform)
+        found = opened.images.get(name, wished) if wished else ensure_image(opened, name, on_event=on_event)
         request = Request(
             image=found,
             output=wanted,

@@ -1,9 +1,12 @@
 """Exported file systems as the kernel and their own checkers see them."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +90,27 @@ def test_a_qcow2_holds_the_same_ext4(store, tmp_path, compression):
     subprocess.run(["qemu-img", "check", "-q", tmp_path / "q"], check=True)
     subprocess.run(["qemu-img", "compare", "-q", tmp_path / "q", tmp_path / "x"], check=True)
     assert not (tmp_path / "q.firecracker.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "erofs", "squashfs", "cpio"])
+def test_an_ordinary_user_gets_the_same_bytes_as_root(kind):
+    if kind == "squashfs" and not shutil.which("mksquashfs"):
+        pytest.skip("needs squashfs-tools")
+    with tempfile.TemporaryDirectory() as name, Store.open(Path(name) / "store") as store:
+        add_kernel(store, *MODULES)
+        image = put_image(store, "app", lower(), upper(), cmd=("/bin/app",))
+        write(store, image, f"type={kind},dest={name}/root")
+        Path(name).chmod(0o777)
+        subprocess.run(["chown", "-R", "65534:65534", store.root], check=True)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException):
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                write(store, image, f"type={kind},dest={name}/user")
+                status = 0
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (Path(name) / "user").read_bytes() == (Path(name) / "root").read_bytes()

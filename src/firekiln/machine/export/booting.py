@@ -22,7 +22,7 @@ from firekiln.oci.config import Json
 _MODULES: Final = "virtio_mmio virtio_pci virtio_rng virtio_net"
 """What every flat image may want, its root file system aside."""
 _FIRECRACKER: Final = (
-    *("console=ttyS0", "quiet", "reboot=k", "panic=-1", "net.ifnames=0", "cryptomgr.notests"),
+    *("reboot=k" if word.startswith("reboot=") else word for word in COMMAND_LINE),
     *("i8042.noaux", "i8042.nomux", "i8042.dumbkbd"),
 )
 """Firecracker ends when the guest resets itself by the keyboard's controller, of which it has no more than that."""

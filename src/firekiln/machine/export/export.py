@@ -71,7 +71,7 @@ class Exported:
 
 
 def export(store: Store, request: Request) -> Exported:
-    """Write an image. All files appear at once, or none does.
+    """Write an image. What lies beside it appears first, it itself last; nothing does before all are whole.
 
     UsageError for what the image can't become, RootfsError for what the format can't hold, ExportError where the
     destination can't be written, MissingProgramError for a program that the format needs.

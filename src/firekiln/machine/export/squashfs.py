@@ -8,6 +8,7 @@ Offsets are those of squashfs 4.0's format (Linux, fs/squashfs/squashfs_fs.h).
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -37,8 +38,9 @@ def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
 
     The same Tree gives the same bytes, where mksquashfs is the same. ExportError, MissingProgramError, RootfsError.
     """
+    program = find_program("mksquashfs", "squashfs-tools")
     argv = [
-        *(find_program("mksquashfs", "squashfs-tools"), "-", str(path), "-tar", "-noappend", "-no-progress", "-quiet"),
+        *(*_like_root(), program, "-", str(path), "-tar", "-noappend", "-no-progress", "-quiet"),
         *("-mkfs-time", "0", "-noI", "-noId", *_compression(compression)),
     ]
     environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}  # as -mkfs-time
@@ -57,8 +59,20 @@ def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
         except BaseException:
             process.kill()
             raise
-    check(argv[0], process.returncode, complaint)
+    check(program, process.returncode, complaint)
     _set_root(path, tree.meta)
+
+
+def _like_root() -> Sequence[str]:
+    """What makes mksquashfs believe that root calls it: the caller's id would be one more in its table.
+
+    Where the host has no user namespaces for everybody, that is how it is; the image is as good, but not the same.
+    """
+    namespace = ("unshare", "--map-root-user")
+    if os.geteuid() == 0 or shutil.which(namespace[0]) is None:
+        return ()
+    trial = subprocess.run([*namespace, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return () if trial.returncode else namespace
 
 
 def _compression(name: str) -> Sequence[str]:
