@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from firekiln.machine.contract import MachineDocument
+from firekiln.rootfs import cpio
+from firekiln.rootfs.tree import Device, Directory, File, Meta, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +33,19 @@ class KernelModule:
 
 def base_initramfs(pid1: bytes, modules: Sequence[KernelModule] = ()) -> bytes:
     """The base archive: the same input gives the same bytes. `modules` are loaded in the order given."""
-    entries = [
-        _Entry("dev", stat.S_IFDIR | 0o755),
-        _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
-        _Entry("firekiln", stat.S_IFDIR | 0o700),
-        _Entry("firekiln/modules", stat.S_IFDIR | 0o700),
-        *(_Entry(f"firekiln/modules/{module.name}", stat.S_IFREG | 0o600, module.data) for module in modules),
-        _Entry("firekiln/modules.list", stat.S_IFREG | 0o600, modules_list(modules)),
-        _Entry("init", stat.S_IFREG | 0o700, pid1),
-    ]
-    return _archive(entries)
+    files: dict[bytes, Node] = {os.fsencode(m.name): File.of(m.data, Meta(mode=0o600)) for m in modules}
+    ours: dict[bytes, Node] = {
+        b"modules": _folder(files),
+        b"modules.list": File.of(modules_list(modules), Meta(mode=0o600)),
+    }
+    console = Device(meta=Meta(mode=0o600), block=False, major=5, minor=1)
+    return _archive(
+        {
+            b"dev": _folder({b"console": console}, mode=0o755),
+            b"firekiln": _folder(ours),
+            b"init": File.of(pid1, Meta(mode=0o700)),
+        }
+    )
 
 
 def modules_list(modules: Sequence[KernelModule]) -> bytes:
@@ -51,7 +55,8 @@ def modules_list(modules: Sequence[KernelModule]) -> bytes:
 
 def document_archive(document: MachineDocument) -> bytes:
     """The archive that holds the machine document only, mode 0600."""
-    return _archive([_Entry("firekiln/machine.json", stat.S_IFREG | 0o600, document.encode())])
+    file = File.of(document.encode(), Meta(mode=0o600))
+    return _archive({b"firekiln": _folder({b"machine.json": file})})
 
 
 def write_initramfs(path: Path, base: Path, document: MachineDocument) -> None:
@@ -66,20 +71,14 @@ def write_initramfs(path: Path, base: Path, document: MachineDocument) -> None:
         target.write(document_archive(document))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: str
-    mode: int
-    data: bytes = b""
-    device: tuple[int, int] = (0, 0)
+def _folder(children: dict[bytes, Node], *, mode: int = 0o700) -> Directory:
+    return Directory(meta=Meta(mode=mode), children=children)
 
 
-def _archive(entries: Sequence[_Entry]) -> bytes:
-    """A newc archive. Its inode numbers only have to differ, and times are 0 for equal bytes."""
-    parts: list[bytes] = []
-    for number, entry in enumerate((*entries, _Entry("TRAILER!!!", 0)), start=1):
-        name = entry.path.encode() + b"\0"
-        fields = (number, entry.mode, 0, 0, 1, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
-        header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
-        parts += (header, bytes(-len(header) % 4), entry.data, bytes(-len(entry.data) % 4))
-    return b"".join(parts)
+def _archive(children: dict[bytes, Node]) -> bytes:
+    """A newc archive, its times 0 for equal bytes."""
+    descriptor = os.memfd_create("initramfs", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "w+b") as file:
+        cpio.write(_folder(children, mode=0o755), descriptor)
+        file.seek(0)
+        return file.read()
