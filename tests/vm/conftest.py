@@ -23,12 +23,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def kernel_folder(request):
-    """A folder with `kernels/`, kept between runs of the tests: fetched once."""
+    """A folder with `kernels/`, kept between runs of the tests: Debian's, fetched once."""
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("needs qemu-system-x86_64")
     root = Path(request.config.cache.mkdir("firekiln-kernel"))
     if default_kernel(root, "amd64") is None:
-        known = default_kernel(store_root(), "amd64")
+        known = next((kernel for kernel in kernels(store_root()) if kernel.kind == "debian"), None)
         if known is not None:
             folder = known.image.parent
             shutil.copytree(folder, root / "kernels" / folder.name)

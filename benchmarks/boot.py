@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""How long a machine takes from `firekiln run` to its first byte, with each kind of kernel that the store has.
+
+usage: .venv/bin/python benchmarks/boot.py [--rounds N] [--image hello] [--port 8080]
+
+The image must serve HTTP on the port; `hello` is built from examples/hello where the store lacks it. Debian's kernel is
+fetched where it is absent; ours is measured where `firekiln kernel build` has been run. The kernels take turns, so that
+whatever else the host does meets both. Prints medians (and the fastest) in milliseconds as a Markdown table.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from firekiln.machine.accel import choose_qemu
+from firekiln.machine.hostfacts import HostFacts
+from firekiln.machine.kernel import Kernel, kernels, pull
+from firekiln.store import Store
+
+ROWS = (
+    ("run", "`run` to the process started"),
+    ("byte", "`run` to the first byte over the published port"),
+    ("life", "QEMU's life, of a process that exits at once"),
+)
+
+INTERVAL = 0.02
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kernel, and a store like the user's that has no other."""
+
+    kernel: Kernel
+    root: Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--image", default="hello")
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store.open())
+        prepare(store, options.image)
+        newest = {kernel.kind: kernel for kernel in reversed(kernels(store.root))}
+        stages = [stack.enter_context(stage(store, kernel)) for _, kernel in sorted(newest.items())]
+        figures = {kernel: {row: [] for row, _ in ROWS} for kernel in newest}
+        for number in range(-1, options.rounds):  # the first round fills caches and is not counted
+            for item in stages:
+                for row, value in measure(item, options.image, options.port).items():
+                    if number >= 0:
+                        figures[item.kernel.kind][row].append(value)
+        report(stages, figures, options.rounds)
+
+
+def prepare(store: Store, image: str) -> None:
+    if store.images.find(image) is None:
+        example = Path(__file__).parents[1] / "examples" / "hello"
+        firekiln(store.root, "build", "-q", "-t", image, str(example))
+    if not any(kernel.kind == "debian" for kernel in kernels(store.root)):
+        pull(store.root, progress=lambda text: print(text, file=sys.stderr))
+
+
+@contextlib.contextmanager
+def stage(store: Store, kernel: Kernel) -> Iterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="firekiln-boot-") as name:
+        root = Path(name)
+        for path in store.root.iterdir():
+            if path.name not in {"kernels", "machines"}:
+                (root / path.name).symlink_to(path)
+        (root / "machines").mkdir()
+        (root / "kernels").mkdir()
+        (root / "kernels" / kernel.image.parent.name).symlink_to(kernel.image.parent)
+        yield Stage(kernel=kernel, root=root)
+
+
+def measure(item: Stage, image: str, guest_port: int) -> dict[str, float]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    begin = time.monotonic()
+    argv = command(item.root, "run", "--detach", "--rm", "--publish", f"127.0.0.1:{port}:{guest_port}", image)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as starting:
+        byte = first_byte(port, begin + 60)
+        assert starting.stdout is not None
+        machine = starting.stdout.read().decode().strip()
+        starting.wait()
+    started = started_at(item.root, machine)
+    firekiln(item.root, "stop", "--time", "1", machine)
+    return {"run": started - epoch(begin), "byte": byte - begin, "life": life(item.root, image)}
+
+
+def epoch(moment: float) -> float:
+    return moment + time.time() - time.monotonic()
+
+
+def started_at(root: Path, machine: str) -> float:
+    from firekiln.machine.state import State  # noqa: PLC0415 - what a user of the command line never needs
+
+    return State(root / "machines").get(machine).started_ns / 1e9
+
+
+def first_byte(port: int, deadline: float) -> float:
+    """When the first byte of an HTTP answer came.
+
+    QEMU accepts connections before the guest listens, and may sit on one that came too early. So another one is made
+    every 20 ms, as by a crowd of impatient clients, and the first that is answered counts.
+    """
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+        while (now := time.monotonic()) < deadline:
+            with contextlib.suppress(OSError):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                selector.register(client, selectors.EVENT_READ)
+            while (left := now + INTERVAL - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    with contextlib.suppress(OSError):
+                        if key.fileobj.recv(1):
+                            return time.monotonic()
+                    selector.unregister(key.fileobj)
+    raise SystemExit("boot: no answer from the machine")
+
+
+def life(root: Path, image: str) -> float:
+    """Seconds from the VMM's start to its end, as the supervisor sees them."""
+    from firekiln.machine.run import RunOptions, create  # noqa: PLC0415 - as above
+    from firekiln.machine.settings import Settings  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervise import discard  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervisor import Hooks, Supervisor  # noqa: PLC0415 - ditto
+
+    with Store.open(root) as store:
+        made = create(store, RunOptions(image=image, entrypoint="/bin/true"))
+        try:
+            settings = Settings.decode(made.record.settings)
+            facts = HostFacts(made.state.folder / "host.json")
+            vmm = choose_qemu(settings.spec.kernel, settings.kernel_digest, facts)
+            begin = time.monotonic()
+            Supervisor(settings, vmm, made.state.folder_of(made.record.id), Hooks()).run(lambda _: None)
+            return time.monotonic() - begin
+        finally:
+            discard(made.state, made.record.id)
+            made.lock.release()
+
+
+def command(root: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "firekiln", "--root", str(root), *words]
+
+
+def firekiln(root: Path, *words: str) -> None:
+    subprocess.run(command(root, *words), stdout=subprocess.DEVNULL, check=True)
+
+
+def report(stages: list[Stage], figures: dict[str, dict[str, list[float]]], rounds: int) -> None:
+    def cell(values: list[float]) -> str:
+        return f"{statistics.median(values) * 1000:.0f} ({min(values) * 1000:.0f})"
+
+    print(f"{machine()}; {rounds} rounds, median (fastest), milliseconds\n")
+    print("| | " + " | ".join(f"{item.kernel.kind} {item.kernel.version}" for item in stages) + " |")
+    print("|---" * (len(stages) + 1) + "|")
+    for row, title in ROWS:
+        print(f"| {title} | " + " | ".join(cell(figures[item.kernel.kind][row]) for item in stages) + " |")
+
+
+def machine() -> str:
+    model = platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
+    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
+    how = "KVM" if os.access("/dev/kvm", os.W_OK) else "no KVM"
+    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {version.split(' (')[0].strip()}, {how}"
+
+
+if __name__ == "__main__":
+    main()
