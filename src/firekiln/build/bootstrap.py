@@ -21,7 +21,7 @@ from typing import Final
 
 from firekiln.build.ops.archive import open_archive
 from firekiln.build.ops.unpack import unpack
-from firekiln.build.ops.upper import Overlay
+from firekiln.build.ops.upper import Made, Overlay
 from firekiln.build.recipes import (
     MIRROR,
     SECURITY,
@@ -200,9 +200,8 @@ def _tree(spool: Path) -> Tree:
     archive = open_archive(file, None)
     if archive is None:
         raise BuildError("mmdebstrap made no archive")
-    meta = Meta(mode=0o755)
-    overlay = Overlay(Directory(meta=meta))
-    unpack(archive, overlay, b"", owner=None, made=meta)
+    overlay = Overlay(Directory(meta=Meta(mode=0o755)))
+    unpack(archive, overlay, b"", Made(mode=0o755, owner=None, mtime_ns=0))
     return overlay.diff()
 
 

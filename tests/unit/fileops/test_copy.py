@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from copying import NOW, THEN, base, changes, context, describe, file, folder, link, meta, of_d, tree
@@ -294,10 +296,40 @@ def test_the_diff_holds_only_what_changed_and_the_way_to_it():
     diff = apply(FileOp(actions=copies("/f1", dest="/t/exist/x")), below, [below, context()], now_ns=NOW)
     assert describe(diff, mtimes=True) == {
         "t": f"d 0755 0:0 mt{THEN // 10**9}",
-        "t/exist": f"d 1777 0:0 mt{THEN // 10**9}",
+        "t/exist": f"d 1777 0:0 mt{NOW // 10**9}",
         "t/exist/x": f"{F1} mt{THEN // 10**9}",
     }
     assert diff.meta == below.meta
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param(copies("/f1", dest="/t/exist/"), id="a name comes"),
+        pytest.param(copies("/f1", dest="/t/exist/new/sub/"), id="a directory comes"),
+        pytest.param(copies("/f2", dest="/t/exist/old"), id="a file takes the place of another"),
+        pytest.param((Mkdir(path="/t/exist/new"),), id="WORKDIR"),
+    ],
+)
+def test_a_directory_whose_names_change_bears_the_time_of_the_run(action):
+    below = tree(**{"t": folder(), "t/exist": folder(0o1777, 3, 3, old=file())})
+    diff = apply(FileOp(actions=action), below, [below, context()], now_ns=NOW)
+    assert diff.children[b"t"].meta == below.children[b"t"].meta
+    exist = below.children[b"t"].children[b"exist"].meta
+    assert diff.children[b"t"].children[b"exist"].meta == replace(exist, mtime_ns=NOW)
+
+
+def test_directories_made_in_a_setgid_directory_inherit_its_group_and_the_bit():
+    below = tree(sg=folder(0o2775, 3, 4))
+    actions = (Mkdir(path="/sg/wd/sub"), *copies("/f1", dest="/sg/new/f"), *copies("/d2", dest="/sg/d"))
+    got = made(*actions, *copies("/d2", dest="/sg/own", owner=NUMBER), below=below)
+    assert {path: got[path] for path in got if path.count("/") == 1 or path == "sg/wd/sub"} == {
+        "sg/wd": "d 2755 0:4",
+        "sg/wd/sub": "d 2755 0:4",
+        "sg/new": "d 2755 0:4",
+        "sg/d": "d 2755 0:4",
+        "sg/own": "d 2755 5:5",
+    }
 
 
 def test_an_operation_that_changes_nothing_makes_an_empty_diff():

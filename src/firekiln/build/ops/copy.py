@@ -18,7 +18,7 @@ from firekiln.build.ops import mode
 from firekiln.build.ops.owner import Ids
 from firekiln.build.ops.patterns import Filter
 from firekiln.build.ops.selection import Selected, clean
-from firekiln.build.ops.upper import Overlay, Upper, shown
+from firekiln.build.ops.upper import Made, Overlay, Upper, shown
 from firekiln.errors import BuildError
 from firekiln.rootfs.tree import Device, Directory, Fifo, File, Inode, Meta, Socket, Symlink, Whiteout
 
@@ -32,8 +32,7 @@ class _Attributes:
         self._owner = owner
         self._mode = None if action.mode is None else mode.parse(action.mode)
         made = 0o755 if self._mode is None else self._mode(0o755, True)
-        self.made = self._owned(Meta(mode=made, mtime_ns=now_ns))
-        """Metadata of directories that have no source."""
+        self.made = Made(mode=made, owner=owner, mtime_ns=now_ns)
 
     def of(self, node: Inode) -> Meta:
         meta = self._owned(node.meta)

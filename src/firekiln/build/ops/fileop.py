@@ -16,7 +16,7 @@ from firekiln.build.ops.copy import copy
 from firekiln.build.ops.owner import Ids, ids
 from firekiln.build.ops.selection import EMPTY, Selected, clean, select
 from firekiln.build.ops.unpack import unpack
-from firekiln.build.ops.upper import Overlay
+from firekiln.build.ops.upper import Made, Overlay
 from firekiln.rootfs.tree import Directory, File, Meta, Tree
 
 
@@ -27,7 +27,8 @@ def apply(
 
     `base` and `inputs` are merged Trees without whiteouts; None is `scratch`. `inputs` are those of the vertex: a
     `Copy.source` of 1 means `inputs[1]`, and `inputs[0]`, the base again, is not looked at. With `op.link` the base
-    isn't either. `now_ns` is the time that directories without a source bear. Archives are unpacked into unnamed files
+    isn't either. `now_ns` is the time that directories bear which have no source, or
+    whose names changed. Archives are unpacked into unnamed files
     in `folder` (None: the host's temporary folder), which live as long as the Tree.
 
     BuildError where a source is missing, the destination can't take it, or an archive is damaged.
@@ -48,12 +49,12 @@ def apply(
                     if archive is None:
                         copy(action, selected, overlay, owner=owner, now_ns=now_ns)
                     else:
-                        made = _made(0o755, owner, now_ns)
+                        made = Made(mode=0o755, owner=owner, mtime_ns=now_ns)
                         path = overlay.resolve(clean(action.dest)).path
-                        unpack(archive, overlay, path, owner=owner, made=made)
+                        unpack(archive, overlay, path, made)
             case _:
                 assert_never(action)
-    return overlay.diff()
+    return overlay.diff(now_ns=now_ns)
 
 
 def _sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int) -> list[Selected]:
@@ -67,9 +68,5 @@ def _sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int) -> lis
 
 
 def _mkdir(action: Mkdir, overlay: Overlay, owner: Ids | None, now_ns: int) -> None:
-    overlay.make_all(overlay.resolve(clean(action.path)).path, _made(action.mode & 0o777, owner, now_ns))
-
-
-def _made(mode: int, owner: Ids | None, now_ns: int) -> Meta:
-    """Metadata of a directory that has no source."""
-    return Meta(mode=mode, uid=owner.uid if owner else 0, gid=owner.gid if owner else 0, mtime_ns=now_ns)
+    made = Made(mode=action.mode & 0o777, owner=owner, mtime_ns=now_ns)
+    overlay.make_all(overlay.resolve(clean(action.path)).path, made)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from firekiln.build.ops.archive import Archive, Entry, entries
 from firekiln.build.ops.owner import Ids
-from firekiln.build.ops.upper import Overlay, Upper, shown
+from firekiln.build.ops.upper import Made, Overlay, Upper, shown
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Device, Fifo, File, Meta, Socket, Symlink
@@ -23,13 +23,13 @@ from firekiln.rootfs.tree import Device, Fifo, File, Meta, Socket, Symlink
 _Leaf: TypeAlias = File | Symlink | Device | Fifo | Socket
 
 
-def unpack(archive: Archive, overlay: Overlay, path: bytes, *, owner: Ids | None, made: Meta) -> None:
-    """Unpack into the directory at `path` (links resolved), made with `made` if it is not there.
+def unpack(archive: Archive, overlay: Overlay, path: bytes, made: Made) -> None:
+    """Unpack into the directory at `path` (links resolved), made if it is not there. `made.owner` owns all.
 
     BuildError where the archive is damaged, names a path outside, or holds what no file system has.
     """
     overlay.make_all(path, made)
-    unpacker = _Unpacker(overlay, path, owner, Meta(mode=0o755, mtime_ns=made.mtime_ns))
+    unpacker = _Unpacker(overlay, path, made)
     for entry in entries(archive):
         unpacker.add(entry)
 
@@ -37,11 +37,11 @@ def unpack(archive: Archive, overlay: Overlay, path: bytes, *, owner: Ids | None
 class _Unpacker:
     """`_names` are the places of the nodes made so far: a hard link's metadata are those of its last member."""
 
-    def __init__(self, overlay: Overlay, path: bytes, owner: Ids | None, implied: Meta) -> None:
+    def __init__(self, overlay: Overlay, path: bytes, made: Made) -> None:
         self._overlay = overlay
         self._path = path
-        self._owner = owner
-        self._implied = implied
+        self._owner = made.owner
+        self._implied = Made(mode=0o755, owner=Ids(uid=0, gid=0), mtime_ns=made.mtime_ns)
         self._names: dict[int, tuple[_Leaf, list[tuple[Upper, bytes]]]] = {}
 
     def add(self, entry: Entry) -> None:

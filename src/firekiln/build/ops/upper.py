@@ -2,15 +2,35 @@
 
 The view is a Tree itself, so `rootfs.lookup` finds its way in it. A directory that is about to change is copied first
 (its list of names, not what they lead to), as overlayfs copies up; `diff` then tells what overlayfs would find on its
-upper side. A directory on the way to a change bears the lower one's metadata, mtime included: unlike a kernel's upper
-side, so that a layer does not depend on the second it was made in.
+upper side. As there, a directory whose names changed bears the time of the change (fontconfig, for one, looks for new
+fonts only where a directory's mtime tells it to), and one that is only on the way to a change its own.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+from firekiln.build.ops.owner import Ids
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Meta, Tree, Whiteout
+
+_SETGID = 0o2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Metadata of a directory that has no source. With `owner` None nobody chose one: root, as mkdir(2) has it."""
+
+    mode: int
+    owner: Ids | None
+    mtime_ns: int
+
+    def below(self, parent: Meta) -> Meta:
+        """What mkdir(2) makes of it: a directory below a setgid one is setgid, and of that one's group unless owned."""
+        inherits = parent.mode & _SETGID
+        owner = self.owner or Ids(uid=0, gid=parent.gid if inherits else 0)
+        return Meta(mode=self.mode | inherits, uid=owner.uid, gid=owner.gid, mtime_ns=self.mtime_ns)
 
 
 class Upper(Directory):
@@ -47,8 +67,8 @@ class Overlay:
         parent.children[name] = upper
         return upper
 
-    def make_all(self, path: bytes, meta: Meta) -> Upper:
-        """The directory at `path` (links resolved already), made with all that is missing above it, each with `meta`.
+    def make_all(self, path: bytes, made: Made) -> Upper:
+        """The directory at `path` (links resolved already), made with all that is missing above it, each as `made`.
 
         BuildError where something else than a directory is in the way. What exists keeps its metadata.
         """
@@ -58,11 +78,15 @@ class Overlay:
             below = self.directory(upper, name)
             if below is None and name in upper.children:
                 raise BuildError(f"mkdir {shown(b'/'.join(names[:depth]))}: not a directory")
-            upper = below or self.make(upper, name, meta)
+            upper = below or self.make(upper, name, made.below(upper.meta))
         return upper
 
-    def diff(self) -> Tree:
-        """The upper side: new and changed nodes, whiteouts, and the directories on the way to them."""
+    def diff(self, *, now_ns: int | None = None) -> Tree:
+        """The upper side: new and changed nodes, whiteouts, and the directories on the way to them.
+
+        `now_ns` is the mtime of directories of the lower side whose names changed, unless they were given another;
+        with None they keep theirs.
+        """
         result = Directory(meta=self.root.meta)
         pending = [(self.root, result)]
         changed: list[tuple[Directory, bytes, Upper, Directory]] = []
@@ -79,10 +103,21 @@ class Overlay:
                     changed.append((into, name, node, part))
                 elif lower.get(name) is not node:
                     into.children[name] = node
+            if now_ns is not None and upper.lower and upper.meta is upper.lower.meta and _renamed(into, upper.lower):
+                into.meta = replace(into.meta, mtime_ns=now_ns)
         for into, name, upper, part in reversed(changed):  # children come after their parents in the list
             if upper.lower and upper.meta == upper.lower.meta and not part.children:
                 del into.children[name]
         return result
+
+
+def _renamed(upper: Directory, lower: Directory) -> bool:
+    """Whether a name of `lower` came, went or was taken over: what a kernel notes in the directory's mtime."""
+    for name, node in upper.children.items():
+        below = lower.children.get(name)
+        if not isinstance(node, Directory) or node.opaque or not isinstance(below, Directory):
+            return True
+    return False
 
 
 def shown(path: bytes) -> str:
