@@ -138,6 +138,14 @@ OBSERVATIONS: dict[str, tuple[str, list[str]]] = {
         ),
         ["1", "drwxr-xr-x 0:0", "drwxr-xr-x 0:0", "-rw-r--r-- 3"],
     ),
+    "cache of another owner or mode is another cache": (
+        (
+            "RUN --mount=type=cache,target=/c,id=o touch /c/roots\n"
+            "RUN --mount=type=cache,target=/c,id=o,uid=5,mode=0700 stat -c '%A %u:%g' /c; ls /c\n"
+            "RUN --mount=type=cache,target=/c,id=o ls /c"
+        ),
+        ["drwx------ 5:0", "roots"],
+    ),
     "cache is not in the image": (
         "RUN --mount=type=cache,target=/c,id=b echo 1\nRUN ls /c 2>&1 || true",
         ["1", "ls: /c: No such file or directory"],

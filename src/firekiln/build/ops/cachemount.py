@@ -1,7 +1,8 @@
 """RUN --mount=type=cache: folders of the store that outlive the step, locked as their sharing asks.
 
-A cache is named by its id and, where `from` gives it its first content, by what that is, as in BuildKit: another base
-is another cache. An id may be any text, so a hash of it names the folder.
+A cache is named by its id, by the owner and the mode that it is made with and, where `from` gives it its first
+content, by what that is, as in BuildKit: another base is another cache, so that `uid=1000` never meets a folder of
+root's. An id may be any text, so a hash of it names the folder.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def folders(
 def _folder(mount: CacheMount, inputs: Inputs, store: Store, waiting: Callable[[], None]) -> Iterator[Path]:
     source = inputs[mount.input] if mount.input is not None else None
     tree = _tree(mount, source, store) if source is not None else None
-    first = _identity(mount, source, tree) if source is not None and tree is not None else ""
+    first = _made(mount) + (_identity(mount, source, tree) if source is not None and tree is not None else "")
     name = hashlib.sha256(f"{mount.id}{first}".encode(errors="surrogateescape")).hexdigest()[:_NAME_LENGTH]
     match mount.sharing:
         case Sharing.SHARED | Sharing.LOCKED:
@@ -68,6 +69,12 @@ def _tree(mount: CacheMount, source: Solved, store: Store) -> Tree:
     if not isinstance(found, Directory):
         raise BuildError(f'"{mount.source}": not found, or no folder to begin a cache with')
     return found
+
+
+def _made(mount: CacheMount) -> str:
+    """What tells caches apart that are made with other metadata; nothing for the usual ones."""
+    usual = (mount.mode, mount.uid, mount.gid) == (0o755, 0, 0)
+    return "" if usual else f"\0{mount.mode:o} {mount.uid}:{mount.gid}"
 
 
 def _identity(mount: CacheMount, source: Solved, tree: Tree) -> str:
