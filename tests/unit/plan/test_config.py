@@ -372,7 +372,7 @@ def test_history_is_written_as_buildkit_writes_it(made):
         "EXPOSE [80/tcp 90/udp]",
         "VOLUME [/v]",
         "SHELL [/bin/bash -c]",
-        "HEALTHCHECK {Test:[CMD-SHELL x] Interval:5m0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
+        'HEALTHCHECK &{["CMD-SHELL" "x"] "5m0s" "0s" "0s" "0s" \'\\x00\'}',
         "USER me",
         "STOPSIGNAL 9",
     ]

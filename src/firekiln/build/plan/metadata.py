@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -93,6 +94,9 @@ def entrypoint(planning: Planning, state: StageState, instruction: Entrypoint) -
     state.commit(f"ENTRYPOINT {_quoted(args)}")
 
 
+_ESCAPES = {7: r"\a", 8: r"\b", 9: r"\t", 10: r"\n", 11: r"\v", 12: r"\f", 13: r"\r", 39: r"\'", 92: r"\\"}
+
+
 def healthcheck(planning: Planning, state: StageState, instruction: Healthcheck) -> None:
     checks.used_once(planning, state, instruction)
     check = oci.Healthcheck(
@@ -104,11 +108,9 @@ def healthcheck(planning: Planning, state: StageState, instruction: Healthcheck)
         retries=instruction.retries,
     )
     state.config = replace(state.config, healthcheck=check)
-    state.commit(
-        f"HEALTHCHECK {{Test:[{' '.join(check.test)}] Interval:{duration(check.interval)} "
-        f"Timeout:{duration(check.timeout)} StartPeriod:{duration(check.start_period)} "
-        f"StartInterval:{duration(check.start_interval)} Retries:{check.retries}}}"
-    )
+    times = (check.interval, check.timeout, check.start_period, check.start_interval)
+    shown = " ".join(f'"{duration(time)}"' for time in times)
+    state.commit(f"HEALTHCHECK &{{{_quoted(check.test)} {shown} {_quoted_rune(check.retries)}}}")
 
 
 def user(planning: Planning, state: StageState, instruction: User) -> None:
@@ -203,3 +205,16 @@ def _pairs(name: str, pairs: Sequence[tuple[str, str]]) -> str:
 def _quoted(args: Sequence[str]) -> str:
     """As Go's %q prints a list of strings."""
     return "[" + " ".join(json.dumps(arg, ensure_ascii=False) for arg in args) + "]"
+
+
+def _quoted_rune(number: int) -> str:
+    """As Go's %q prints a number: a character, 65 for one `'A'`."""
+    if number in _ESCAPES:
+        return f"'{_ESCAPES[number]}'"
+    if not 0 <= number <= sys.maxunicode or 0xD800 <= number <= 0xDFFF:
+        return "'\ufffd'"
+    if chr(number).isprintable():
+        return f"'{chr(number)}'"
+    return (
+        f"'\\x{number:02x}'" if number <= 0x7F else f"'\\u{number:04x}'" if number <= 0xFFFF else f"'\\U{number:08x}'"
+    )
