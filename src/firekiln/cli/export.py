@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -14,6 +14,9 @@ from firekiln import api
 from firekiln.cli.images import human_size
 from firekiln.cli.progress import subscriber
 from firekiln.errors import UsageError
+
+if TYPE_CHECKING:
+    from firekiln.machine.export import Output
 
 
 @click.command
@@ -50,9 +53,7 @@ class Exports:
         kernel: Path | None = None,
         platform: str | None = None,
     ) -> None:
-        from firekiln.machine.export import parse_output  # noqa: PLC0415 - most builds export nothing
-
-        self._outputs = [parse_output(text) for text in texts]
+        self._outputs = _parsed(texts) if texts else []
         self._root = root
         self._quiet = quiet
         self._kernel = kernel
@@ -85,6 +86,12 @@ class Exports:
     def _notice(self, text: str) -> None:
         if not self._quiet:
             click.echo(f"export: {text}", err=True)
+
+
+def _parsed(texts: Sequence[str]) -> list[Output]:
+    from firekiln.machine.export import parse_output  # noqa: PLC0415 - most builds export nothing: a third of their start
+
+    return [parse_output(text) for text in texts]
 
 
 class Bar:

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -60,6 +61,13 @@ def test_what_is_wrong_is_said_in_a_line(store, words, complaint):
 def test_two_outputs_may_not_have_one_destination():
     with pytest.raises(UsageError, match="same dest"):
         Exports(["type=tar", "type=oci"], root=None)
+
+
+def test_a_build_without_outputs_does_not_load_what_writes_them():
+    program = "import sys; from firekiln.cli import build, export; export.Exports((), root=None); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert "firekiln.cli.build" in loaded
+    assert not [name for name in loaded if name.startswith(("firekiln.machine.export", "firekiln.rootfs.ext4"))]
 
 
 def test_the_bar_shows_bytes_of_bytes_and_goes_at_the_end():
