@@ -166,11 +166,16 @@ def report(stages: list[Stage], figures: dict[str, dict[str, list[float]]], roun
     def cell(values: list[float]) -> str:
         return f"{statistics.median(values) * 1000:.0f} ({min(values) * 1000:.0f})"
 
-    print(f"{machine()}; {rounds} rounds, median (fastest), milliseconds\n")
+    print(f"{machine()} ({accelerator(stages[0])}); {rounds} rounds, median (fastest), milliseconds\n")
     print("| | " + " | ".join(f"{item.kernel.kind} {item.kernel.version}" for item in stages) + " |")
     print("|---" * (len(stages) + 1) + "|")
     for row, title in ROWS:
         print(f"| {title} | " + " | ".join(cell(figures[item.kernel.kind][row]) for item in stages) + " |")
+
+
+def accelerator(item: Stage) -> str:
+    facts = HostFacts(item.root / "machines" / "host.json")
+    return choose_qemu(item.kernel.image, item.kernel.digest, facts).accelerator
 
 
 def machine() -> str:
@@ -179,8 +184,7 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True).stdout
-    how = "KVM" if os.access("/dev/kvm", os.W_OK) else "no KVM"
-    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {version.split(' (')[0].strip()}, {how}"
+    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {version.split(' (')[0].strip()}"
 
 
 if __name__ == "__main__":
