@@ -24,7 +24,7 @@ from typing import Protocol
 from firekiln.build.graph import BindMount, CacheMount, Copy, ExecOp, FileOp, Op
 from firekiln.oci.config import Json
 
-_VERSION = 1
+_VERSION = 2
 """Goes up whenever what an operation does to its inputs changes."""
 
 _UNKEYED = frozenset({"proxy_env"})
