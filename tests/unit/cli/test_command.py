@@ -87,7 +87,8 @@ def test_a_signal_ends_a_command_quietly_with_128_and_its_number(tmp_path, numbe
     dockerfile = tmp_path / "Dockerfile"
     os.mkfifo(dockerfile)
     process = subprocess.Popen([*FIREKILN, "--root", tmp_path / "store", "build", tmp_path], stderr=subprocess.PIPE)
-    writer = opened_by_its_reader(dockerfile)  # which waits for more of it from now on
+    writer = opened_by_its_reader(dockerfile)
+    wait_until_it_reads(process.pid)  # else the signal may come between Python's look for one and its read(2)
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     os.close(writer)
@@ -101,6 +102,13 @@ def opened_by_its_reader(fifo):
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.01)
     raise TimeoutError(fifo)
+
+
+def wait_until_it_reads(pid):
+    deadline = time.monotonic() + 20
+    while not Path(f"/proc/{pid}/wchan").read_text().endswith("pipe_read"):
+        assert time.monotonic() < deadline, "it never began to read"
+        time.sleep(0.01)
 
 
 def test_a_store_of_somebody_else_is_an_error_of_one_line(tmp_path):
