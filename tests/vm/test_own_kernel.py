@@ -8,7 +8,6 @@ import pytest
 from firekiln.machine.kernel import default_kernel, kernels
 from firekiln.machine.kernel.make import missing_packages
 from firekiln.machine.kernel.own import build
-from firekiln.machine.machine import Machine
 from firekiln.machine.run import RunOptions, start
 from firekiln.store import Store, store_root
 from machines import BUSYBOX, busybox, output, put_image
@@ -19,7 +18,7 @@ echo "slept $before $after"; echo "date $(date +%s)"; uname -r
 grep -c . /proc/modules 2>/dev/null || echo no modules
 sed 's/.*\\t//' /proc/filesystems | tr '\\n' ' '; echo
 grep -q device-mapper /proc/misc && echo device-mapper; ls /dev/hwrng
-grep ' / ' /proc/mounts; head -c 1000000 /dev/zero > /file && sync && wc -c < /file; nslookup localhost 10.0.2.3 >&2
+grep ' / ' /proc/mounts; head -c 1000000 /dev/zero > /file && sync && wc -c < /file
 """
 
 
@@ -45,7 +44,7 @@ def own_store(own_kernel, tmp_path_factory):
 
 def test_our_own_kernel_has_clock_timer_drives_entropy_and_file_systems(own_store):
     with start(own_store, RunOptions(image="busybox", args=("sh", "-c", PROBE))) as machine:
-        assert Machine.wait(machine, 60) == 0
+        assert machine.wait(60) == 0
         said = output(machine)
     before, after = map(float, re.search(r"slept (\S+) (\S+)", said).groups())
     assert 0.9 <= after - before < 3

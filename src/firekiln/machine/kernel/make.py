@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -72,7 +73,7 @@ def make_environment(epoch: int) -> dict[str, str]:
         **kept,
         "LC_ALL": "C.UTF-8",
         "SOURCE_DATE_EPOCH": str(epoch),
-        "KBUILD_BUILD_TIMESTAMP": f"@{epoch}",
+        "KBUILD_BUILD_TIMESTAMP": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch)),  # as `uname -v` shows it
         "KBUILD_BUILD_USER": "firekiln",
         "KBUILD_BUILD_HOST": "firekiln",
         "KBUILD_BUILD_VERSION": "1",
