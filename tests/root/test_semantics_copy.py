@@ -328,12 +328,12 @@ def larder(tmp_path_factory):
     data = archive()
     packed = {
         "t.tar": data,
-        "t.tgz": gzip.compress(data),
+        "t.tgz": gzip.compress(data, mtime=0),
         "t.bz2": bz2.compress(data),
         "t.xz": lzma.compress(data),
         "t.zst": zstd.compress(data),
-        "noext": gzip.compress(data),
-        "plain.gz": gzip.compress(b"plain"),
+        "noext": gzip.compress(data, mtime=0),
+        "plain.gz": gzip.compress(b"plain", mtime=0),
         "empty.tar.gz": b"",
     }
     for name, content in packed.items():
