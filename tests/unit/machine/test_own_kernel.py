@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,14 @@ from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.kernel import catalog, make, own
 from firekiln.machine.kernel.apt import Archive
 from firekiln.machine.kernel.catalog import NewKernel, Recipe
-from firekiln.machine.kernel.make import BuildLog, make_argv, make_environment, missing_packages, toolchain
+from firekiln.machine.kernel.make import (
+    BuildLog,
+    make_argv,
+    make_environment,
+    missing_packages,
+    toolchain,
+    unpack_argv,
+)
 from firekiln.machine.kernel.options import features_of, parse_options, unmet
 from firekiln.machine.kernel.own import CONFIGURATION, EDITS, Edit, apply, build, check_options, recipe_digest
 from firekiln.store import Store
@@ -114,6 +122,29 @@ def test_a_build_that_fails_shows_its_last_lines_and_where_the_rest_is(tmp_path)
     assert caught.value.message.endswith("x.c:1: error: no")
     assert str(tmp_path / "log") in caught.value.hint
     assert (tmp_path / "log").read_text().startswith("1\n2\n")
+
+
+def test_the_target_that_failed_is_shown_not_what_others_wrote_after_it(tmp_path):
+    script = (
+        "echo x.c:1: error: no; echo 'make[2]: *** [Makefile:9: x.o] Error 1'; seq 100; echo 'make: *** [a] Error 2'"
+    )
+    with BuildLog(tmp_path / "log") as log, pytest.raises(MachineError) as caught:
+        log.run(["sh", "-c", script + "; exit 2"], tmp_path, make_environment(0))
+    assert caught.value.message.endswith("x.c:1: error: no\nmake[2]: *** [Makefile:9: x.o] Error 1")
+
+
+def test_of_the_source_only_what_the_build_needs_is_unpacked(tmp_path):
+    kept = ["Makefile", "arch/Kconfig", "arch/arm/Kconfig", "arch/x86/a.c", "Documentation/Kconfig", "tools/b/arch/c.h"]
+    left = ["arch/arm/a.c", "arch/arm/boot/b.dts", "Documentation/x/y.rst", "tools/testing/t.c"]
+    for name in (*kept, *left):
+        path = tmp_path / "linux-1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    subprocess.run(["tar", "-cJf", "linux-1.tar.xz", "linux-1"], cwd=tmp_path, check=True)
+    (tmp_path / "to").mkdir()
+    subprocess.run(unpack_argv(tmp_path / "linux-1.tar.xz", tmp_path / "to"), check=True)
+    made = {str(path.relative_to(tmp_path / "to")) for path in (tmp_path / "to").rglob("*") if path.is_file()}
+    assert made == set(kept)
 
 
 def test_a_build_that_is_interrupted_leaves_no_process(tmp_path):

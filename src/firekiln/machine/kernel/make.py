@@ -32,9 +32,13 @@ _PROGRAMS: Final = {
 _HEADERS: Final = {"stdlib.h": "libc6-dev", "gelf.h": "libelf-dev"}
 """libelf is objtool's, which writes the tables for unwinding and checks that every indirect jump is guarded."""
 
+_UNUSED: Final = ("arch/[a-w]*.[chS]", "arch/[a-w]*.dts*", "Documentation/*/*", "tools/testing/*")
+"""A third of the source's files: code of other architectures, documentation, tests. Kconfig wants all its own files."""
+
 _NICE: Final = ("nice", "-n", "10")
 _TAIL: Final = 12
 _COMPILED: Final = re.compile(rb"^  (?:CC|AS) ")
+_FAILED: Final = re.compile(rb"^make(?:\[\d+\])?: \*\*\* \[")
 
 
 def missing_packages() -> list[str]:
@@ -58,10 +62,12 @@ def make_argv(*words: str) -> list[str]:
 
 
 def unpack_argv(archive: Path, folder: Path) -> list[str]:
-    """tar, for a source package whose signature apt has checked; its one folder becomes `folder`."""
+    """tar, for a source package whose signature apt has checked; its one folder, but for _UNUSED, becomes `folder`."""
+    top = archive.name.removesuffix(".tar.xz")
     return [
         *(*_NICE, "tar"),
         *("--extract", "--xz", f"--file={archive}"),
+        *("--anchored", *(f"--exclude={top}/{pattern}" for pattern in _UNUSED)),
         *("--strip-components=1", f"--directory={folder}", "--no-same-owner"),
     ]
 
@@ -105,11 +111,11 @@ class BuildLog:
     ) -> None:
         """Run a program to its end; `compiled` is told how many files kbuild has begun to compile.
 
-        MachineError, with the last lines that it wrote, where it fails. An exception here, such as Ctrl-C's, ends it
-        and all that it started.
+        MachineError where it fails, with the last lines that it wrote, or that make wrote up to the first target that
+        failed. An exception here, such as Ctrl-C's, ends it and all that it started.
         """
         tail: deque[bytes] = deque(maxlen=_TAIL)
-        count = 0
+        count, failed = 0, b""
         with subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -124,6 +130,8 @@ class BuildLog:
                 for line in process.stdout:
                     self._file.write(line)
                     tail.append(line)
+                    if _FAILED.match(line) and not failed:
+                        failed = b"".join(tail)
                     if _COMPILED.match(line):
                         count += 1
                         compiled(count)
@@ -133,7 +141,7 @@ class BuildLog:
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
         if status:
-            lines = b"".join(tail).decode(errors="replace").rstrip()
+            lines = (failed or b"".join(tail)).decode(errors="replace").rstrip()
             raise MachineError(
                 f"{_program(argv)} ended with status {status}:\n{lines}", hint=f"the whole log: {self.path}"
             )
