@@ -7,6 +7,7 @@ FirekilnError
 │   └── StepFailedError     a RUN ended with another status than 0; carries it and the last output
 ├── ReferenceFormatError    an image reference that is none
 ├── ImageNotFoundError      no source has that image
+├── ImageFormatError        an image or a cache of others that is damaged, forged or malformed
 ├── ContainerNotFoundError  no machine bears that name (Docker's word: "container")
 ├── ConflictError           a name or an address is taken
 ├── StoreError              the store is damaged, full, read-only or locked
@@ -114,6 +115,10 @@ class ImageNotFoundError(FirekilnError):
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class ImageFormatError(FirekilnError):
+    """An image of others (a layout, a registry's answer) has other bytes than its digests say, or makes no sense."""
 
 
 class ContainerNotFoundError(FirekilnError):

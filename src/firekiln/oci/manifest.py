@@ -17,6 +17,8 @@ from firekiln.oci.platform import Platform
 MEDIA_TYPE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_TYPE_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_TYPE_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_TYPE_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+MEDIA_TYPE_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 MEDIA_TYPE_LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 """Uncompressed; `+gzip` and `+zstd` behind it say how it is compressed."""
 MEDIA_TYPE_LAYER_EROFS = "application/vnd.firekiln.layer.v1.erofs"
