@@ -9,7 +9,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from firekiln.errors import BuildError, ImageNotFoundError, ReferenceFormatError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
+from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     from firekiln.machine.export import Exported, Output

@@ -18,11 +18,12 @@ import enum
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from typing import Protocol
 
 from firekiln.build.graph import BindMount, CacheMount, Copy, ExecOp, FileOp, Op
 from firekiln.oci.config import Json
+from firekiln.values import dataclass
 
 _VERSION = 2
 """Goes up whenever what an operation does to its inputs changes."""

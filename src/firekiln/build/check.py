@@ -7,7 +7,7 @@ checks speak and whether one that does fails the build.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.build.graph import Plan
 from firekiln.build.plan.options import BaseConfigs, PlanOptions
@@ -22,6 +22,7 @@ from firekiln.dockerfile.rules import CheckWarning
 from firekiln.errors import DockerfileError, Location, UsageError
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
+from firekiln.values import dataclass
 
 BUILD_ARG = "BUILDKIT_DOCKERFILE_CHECK"
 

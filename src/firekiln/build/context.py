@@ -6,13 +6,14 @@ runs it; sockets are left out. Links are links: what lies outside the folder can
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from firekiln.dockerfile.ignore import IgnorePatterns, read_ignore
 from firekiln.errors import BuildError
 from firekiln.rootfs import directory
 from firekiln.rootfs.tree import Device, Directory, Fifo, File, Inode, Meta, Node, Socket, Symlink, Tree, Whiteout
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

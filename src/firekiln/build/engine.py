@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Event as Flag
 
 from firekiln.build.cachekey import Surroundings
@@ -24,6 +24,7 @@ from firekiln.build.sources import ImageSource, Resolver
 from firekiln.errors import BuildError, FirekilnError, ImageNotFoundError
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

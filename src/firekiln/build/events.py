@@ -6,10 +6,11 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from firekiln.errors import Location
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,13 +8,14 @@ Vertices are compared by identity; that two vertices mean the same is known by t
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from firekiln.dockerfile.rules import CheckWarning
 from firekiln.errors import Location
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
+from firekiln.values import dataclass
 
 # --- sources: no inputs ---------------------------------------------------------------------------------------------
 

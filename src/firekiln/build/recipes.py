@@ -9,7 +9,6 @@ is how a Dockerfile keeps packages in a cache mount).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from firekiln.oci.platform import Platform
 from firekiln.oci.reference import DEFAULT_TAG, Reference
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, File, Meta, Tree
+from firekiln.values import dataclass
 
 REPOSITORY: Final = "docker.io/library/debian"
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event as Flag
 from typing import Protocol, TypeAlias
 
@@ -22,6 +21,7 @@ from firekiln.build.graph import Vertex
 from firekiln.errors import BuildError, FirekilnError, RootfsError, SandboxError
 from firekiln.rootfs.tree import Tree
 from firekiln.store import Layer, Lock
+from firekiln.values import dataclass
 
 
 class CanceledError(BuildError):

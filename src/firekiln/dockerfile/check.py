@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.dockerfile.rules import CheckWarning, Rule
+from firekiln.values import dataclass
 
 _BOOL = re.compile(r"(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from firekiln.dockerfile import instructions as df
@@ -19,6 +18,7 @@ from firekiln.dockerfile.parser import Node, Syntax, parse_syntax
 from firekiln.dockerfile.suggestions import did_you_mean, nearest
 from firekiln.dockerfile.text import ASCII_SPACE, SPACE, MalformedError, span_of
 from firekiln.errors import DockerfileError, Location
+from firekiln.values import dataclass
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
 _ONBUILD = re.compile(rf"[{ASCII_SPACE}]*onbuild[{ASCII_SPACE}]*", re.IGNORECASE)

@@ -6,9 +6,9 @@ They end at the first line that is none: another comment, an empty line, an unkn
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from firekiln.dockerfile.text import ASCII_SPACE, SPACE
+from firekiln.values import dataclass
 
 NAMES = ("syntax", "escape", "check")
 

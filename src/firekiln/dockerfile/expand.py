@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from e2b_dockerfile_utils import ShellLex
+
+from firekiln.values import dataclass
 
 _PATTERN = re.compile(r"\$\{(\w+)(?:#|%|/)([^}]*)")
 _NAME = re.compile(r"\$\{?(\w+)")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.dockerfile.text import MalformedError
+from firekiln.values import dataclass
 
 
 class FlagType(enum.Enum):

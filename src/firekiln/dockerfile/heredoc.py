@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from firekiln.dockerfile.expand import split_words
+from firekiln.values import dataclass
 
 _MARKER = re.compile(r"^(\d*)<<(-?)[ \t\f\r\n]*([^<]*)\Z", re.ASCII)
 _MAX_UINT = 2**64 - 1

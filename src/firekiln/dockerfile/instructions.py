@@ -10,11 +10,11 @@ Dockerfile
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from firekiln.dockerfile.heredoc import Heredoc
 from firekiln.errors import Location
+from firekiln.values import dataclass
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 

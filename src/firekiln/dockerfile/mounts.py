@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from firekiln.dockerfile.suggestions import did_you_mean
+from firekiln.values import dataclass
 
 _KEYS = "type from source src target dst destination readonly ro readwrite rw required size id sharing mode uid gid env"
 _TRUE = frozenset("1 t T TRUE true True".split())

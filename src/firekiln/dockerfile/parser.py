@@ -5,13 +5,14 @@ What an instruction means is not asked here: an unknown keyword is a node like a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from firekiln.dockerfile.arguments import Arguments, parse_arguments, split_instruction
 from firekiln.dockerfile.directives import Directive, DirectiveReader, find_directives
 from firekiln.dockerfile.heredoc import Heredoc, heredocs_of
 from firekiln.dockerfile.text import SPACE, decode, encode, sound, span_of
 from firekiln.errors import DockerfileError, Location
+from firekiln.values import dataclass
 
 MAX_LINE = 65_535
 """Bytes of one line, its end left out. BuildKit's limit: that of its scanner."""

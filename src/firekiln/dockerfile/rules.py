@@ -7,9 +7,9 @@ keep their meaning.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from firekiln.errors import Location
+from firekiln.values import dataclass
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where a word of a rule's name begins: `JSONArgsRecommended` is `json-args-recommended`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from firekiln.oci.reference import Reference
 from firekiln.rootfs import tar
 from firekiln.rootfs.compression import Compression, compressed
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, Node, PathSource, Tree
+from firekiln.values import dataclass
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _CONTAINERD_NAME: Final = "io.containerd.image.name"

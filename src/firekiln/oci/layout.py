@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from firekiln.errors import FirekilnError, ImageFormatError, ImageNotFoundError
@@ -28,6 +27,7 @@ from firekiln.oci.manifest import (
 from firekiln.oci.platform import Platform
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import File, Tree
+from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     from firekiln.rootfs.compression import Readable

@@ -8,9 +8,10 @@ What lacks a registry is `docker.io/…`, and of one word `docker.io/library/…
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.errors import ReferenceFormatError
+from firekiln.values import dataclass
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"

@@ -6,11 +6,12 @@ The values lie here, below `build` and `machine`, because `sandbox` may import n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeAlias
 
 from firekiln.rootfs.tree import Tree
+from firekiln.values import dataclass
 
 Output: TypeAlias = Callable[[int, bytes], None]
 """Receives what the step writes as it writes it: descriptor (1 or 2) and bytes. Called from one thread at a time."""

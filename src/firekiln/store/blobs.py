@@ -10,7 +10,6 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from firekiln.errors import StoreError
@@ -18,6 +17,7 @@ from firekiln.oci import digest as digests
 from firekiln.rootfs.tree import CHUNK
 from firekiln.store.durable import fsync_directory, fsync_file, store_errors, write_all
 from firekiln.store.temporary import Temporary
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

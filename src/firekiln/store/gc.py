@@ -5,10 +5,9 @@ It waits for no build: while somebody relies on blobs that nothing refers to yet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from firekiln.store import locks
 from firekiln.store.store import Store
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from firekiln.errors import ConflictError, ImageNotFoundError, ReferenceFormatError, StoreError
@@ -34,6 +34,7 @@ from firekiln.store.blobs import Blobs
 from firekiln.store.durable import replace_file, store_errors
 from firekiln.store.layers import Layer, Layers
 from firekiln.store.temporary import Temporary
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

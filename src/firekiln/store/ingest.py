@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +24,7 @@ from firekiln.store.index import Result
 from firekiln.store.layers import Layer
 from firekiln.store.locks import named
 from firekiln.store.store import Store
+from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     from firekiln.oci.layout import RemoteImage

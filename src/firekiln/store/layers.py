@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from firekiln.errors import StoreError
@@ -11,6 +10,7 @@ from firekiln.rootfs.tree import Tree
 from firekiln.store.blobs import Blob, Blobs
 from firekiln.store.durable import is_full, store_error, store_errors
 from firekiln.store.index import Index
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +21,7 @@ from firekiln.store.index import Result
 from firekiln.store.layers import Layer, write_layer
 from firekiln.store.locks import Lock
 from firekiln.store.store import Store
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

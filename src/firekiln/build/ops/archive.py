@@ -11,7 +11,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO, Final, cast
@@ -22,6 +21,7 @@ from firekiln.build.spool import Spool
 from firekiln.errors import BuildError
 from firekiln.rootfs.overlay import without_overlay
 from firekiln.rootfs.tree import CHUNK, BytesSource, Extent, File, Source
+from firekiln.values import dataclass
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -10,7 +10,7 @@ Those rules, where they are not obvious:
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from firekiln.build.graph import Copy
@@ -21,6 +21,7 @@ from firekiln.build.ops.selection import Selected, clean
 from firekiln.build.ops.upper import Made, Overlay, Upper, shown
 from firekiln.errors import BuildError
 from firekiln.rootfs.tree import Device, Directory, Fifo, File, Inode, Meta, Socket, Symlink, Whiteout
+from firekiln.values import dataclass
 
 _Leaf: TypeAlias = File | Symlink | Device | Fifo | Socket
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from threading import Event as Flag
 from typing import assert_never
@@ -41,6 +41,7 @@ from firekiln.sandbox.step import (
     TreeMount,
 )
 from firekiln.store import Store
+from firekiln.values import dataclass
 
 ENTITLEMENT_HOST = "network.host"
 ENTITLEMENT_INSECURE = "security.insecure"

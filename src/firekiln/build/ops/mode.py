@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from firekiln.errors import BuildError
+from firekiln.values import dataclass
 
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 _PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000}

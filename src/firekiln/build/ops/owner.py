@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from firekiln.build.graph import Owner
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import File, Tree
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

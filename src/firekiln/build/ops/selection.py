@@ -9,7 +9,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from firekiln.build.graph import Copy
@@ -18,6 +17,7 @@ from firekiln.build.ops.upper import shown
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Inode, Meta, Tree, Whiteout
+from firekiln.values import dataclass
 
 EMPTY: Final = Directory(meta=Meta(mode=0o755))
 """What `scratch` is as an input."""

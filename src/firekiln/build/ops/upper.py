@@ -8,12 +8,13 @@ fonts only where a directory's mtime tells it to), and one that is only on the w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.build.ops.owner import Ids
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Meta, Tree, Whiteout
+from firekiln.values import dataclass
 
 _SETGID = 0o2000
 

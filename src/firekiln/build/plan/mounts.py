@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import assert_never
 
 from firekiln.build.graph import (
@@ -22,6 +22,7 @@ from firekiln.build.plan.state import Command, Planning, StageState
 from firekiln.dockerfile import mounts as df
 from firekiln.dockerfile.instructions import Run
 from firekiln.errors import Location
+from firekiln.values import dataclass
 
 _AGENT = "/run/buildkit/ssh_agent"
 _SECRETS = "/run/secrets"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from firekiln.build.graph import ContextSource, GitSource, HttpSource
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
+from firekiln.values import dataclass
 
 
 class BaseConfigs(Protocol):

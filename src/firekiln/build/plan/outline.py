@@ -6,13 +6,13 @@ BuildKit's `--call=outline` and `--call=targets` in one. Descriptions come from 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from firekiln.build.graph import CacheMount, ExecOp, Mount, SecretMount, Sharing, SshMount
 from firekiln.build.plan.options import BaseConfigs, PlanOptions
 from firekiln.build.plan.planner import Planned, plan_stages
 from firekiln.build.plan.state import Planning, StageState
 from firekiln.dockerfile.instructions import Arg, Dockerfile, Stage
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.build.graph import Plan, Vertex
 from firekiln.build.plan.bases import enter, resolve
@@ -17,6 +17,7 @@ from firekiln.dockerfile import rules
 from firekiln.dockerfile.instructions import Dockerfile
 from firekiln.errors import DockerfileError, ReferenceFormatError
 from firekiln.oci.reference import Reference
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from firekiln.values import dataclass
 
 _SCHEME = re.compile(r"^[a-zA-Z0-9]+://")
 _SCP = re.compile(r"([a-zA-Z0-9_-]+@[a-zA-Z0-9.-]+:.*?)(?:\?([^#]*))?(?:#(.*))?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from firekiln.build.graph import HistoryStep, Op, Vertex
 from firekiln.build.plan.options import BaseConfigs, PlanOptions
@@ -18,6 +18,7 @@ from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import DockerfileError, Location
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
+from firekiln.values import dataclass
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
