@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Final, NoReturn
 
-from firekiln.sandbox import syscalls, user
+from firekiln.sandbox import seccomp, syscalls, user
 from firekiln.sandbox.request import Request
 
 CAPABILITIES: Final = 0xA80425FB
@@ -42,8 +42,9 @@ def change_directory(cwd: str) -> None:
 
 
 def become(who: user.Identity, *, insecure: bool) -> None:
-    """Take the identity for good. Of the capabilities those of Docker's default stay, or all if `insecure`."""
+    """Take the identity for good. Unless `insecure` the calls and capabilities left are those of Docker's default."""
     if not insecure:
+        seccomp.install()  # while we may: afterwards no_new_privs would be needed
         for number in range(_HIGHEST_CAPABILITY + 1):
             if not CAPABILITIES >> number & 1 and not _dropped(number):
                 break

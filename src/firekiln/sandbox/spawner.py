@@ -24,7 +24,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from firekiln.sandbox import process, root, syscalls
+from firekiln.sandbox import process, root, seccomp, syscalls
 from firekiln.sandbox.network import loopback_up
 from firekiln.sandbox.request import DESCRIPTORS, Report, Request
 
@@ -226,6 +226,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.disable()  # a collection would touch, and so copy, every page of a forked child
+    seccomp.program(os.uname().machine)  # once for all steps
     own = os.pidfd_open(os.getpid())
     root.prepare(folder)
     channel = socket.socket(fileno=int(control))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
 from firekiln.errors import SandboxError
 from systems import system
-from trees import file
+from trees import file, folder
 
 pytestmark = pytest.mark.root
 
@@ -75,6 +77,39 @@ def test_capabilities_umask_and_descriptors_are_docker_s(run):
     assert lines[7].split()[:3] == [f"/proc/self/fd/{number}" for number in range(3)]
     assert len(lines[7].split()) <= 4, "the fourth is the shell's own, of the directory that it lists"
     assert lines[8] == "/dev/null"
+
+
+def test_a_step_is_bound_to_the_calls_of_docker_s_profile_and_an_insecure_one_is_not(run):
+    assert run("grep Seccomp: /proc/self/status").out == "Seccomp:\t2\n"
+    assert run("grep Seccomp: /proc/self/status", user="bob").out == "Seccomp:\t2\n"
+    assert run("unshare -U true").status != 0
+    assert run("unshare -U true && grep Seccomp: /proc/self/status", insecure=True).out == "Seccomp:\t0\n"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="machine code of x86-64")
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\xb8\xf8\x00\x00\x00\x0f\x05",  # mov eax, add_key; syscall
+        b"\xb8\x1e\x01\x00\x00\xcd\x80",  # the same by the 32-bit way: mov eax, add_key; int 0x80
+    ],
+)
+def test_the_32_bit_way_into_the_kernel_is_bound_too(run, layer, code):
+    start = b"\x31\xff\x31\xf6\x31\xd2\x31\xdb\x31\xc9"  # the arguments are 0
+    end = b"\xf7\xd8\x89\xc7\xb8\x3c\x00\x00\x00\x0f\x05"  # exit(-eax)
+    alone = layer(folder({b"call": file(static_elf(start + code + end), mode=0o755)}))
+    assert run(args=["/call"], layers=[alone]).status == errno.EPERM
+    assert run(args=["/call"], layers=[alone], insecure=True).status == errno.EFAULT
+
+
+def static_elf(code: bytes) -> bytes:
+    """An x86-64 program of nothing but `code`: ELF header, one segment."""
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    return ident + header + segment + code
 
 
 def test_an_insecure_step_keeps_all_capabilities_and_may_mount(run):
@@ -183,8 +218,6 @@ def test_exit_status_and_streams_are_passed_on(run):
 
 
 def test_a_base_of_one_static_program_runs(run, layer, busybox):
-    from trees import folder
-
     alone = layer(folder({b"busybox": file(busybox, mode=0o755)}))
     result = run(args=["/busybox", "env"], layers=[alone])
     assert result.out.splitlines() == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"]
@@ -192,8 +225,6 @@ def test_a_base_of_one_static_program_runs(run, layer, busybox):
 
 
 def test_sixty_layers_are_stacked_in_order(run, layer, base):
-    from trees import folder
-
     many = [layer(folder({b"n": file(b"%d" % number), b"f%d" % number: file()})) for number in range(70)]
     result = run("cat /n; ls / | grep -c ^f", layers=[base, *many])
     assert result.out == "6970\n"
