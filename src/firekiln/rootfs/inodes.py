@@ -17,6 +17,10 @@ from firekiln.rootfs.tree import Device, Directory, Fifo, File, Meta, Node, Sock
 
 MAX_NAME: Final = 255
 MAX_TARGET: Final = 4095
+MAX_PATH: Final = 4095
+"""Bytes of a directory's path (PATH_MAX less a zero): no system call takes a longer one."""
+MAX_NAMES: Final = 5_000_000
+"""Names that an image may hold for it to be read: a Tree is held in memory."""
 MAX_ID: Final = (1 << 32) - 1
 
 _TYPES: Final[dict[type[Node], int]] = {
@@ -99,6 +103,10 @@ def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
             if isinstance(node, Directory):
                 if inode.nlink > 1:
                     raise RootfsError(f"/{shown(path)}: a directory cannot have two names")
+                if len(path) > MAX_PATH:
+                    raise RootfsError(
+                        f"/{shown(path[:200])}…: a path of {len(path)} bytes; the kernel takes {MAX_PATH}"
+                    )
                 inode.nlink = 2
                 parent.nlink += 1
                 pending.append((inode, iter(sorted(node.children.items()))))

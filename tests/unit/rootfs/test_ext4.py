@@ -235,6 +235,24 @@ def test_times_from_1901_to_2446_are_kept_to_the_nanosecond(tmp_path, mtime):
     assert back.children[b"f"].meta.mtime_ns == mtime
 
 
+DOUBTED_FROM, DOUBTED_TO = ((3 << 32) - (1 << 31)) * 10**9, (3 << 32) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("mtime", "stored"),
+    [
+        (FIRST - 1, FIRST),
+        (DOUBTED_FROM - 1, DOUBTED_FROM - 1),
+        (DOUBTED_FROM, DOUBTED_FROM - 1),
+        (DOUBTED_TO - 1, DOUBTED_TO),
+        (DOUBTED_TO, DOUBTED_TO),
+        (1 << 70, LAST // 10**9 * 10**9),
+    ],
+)
+def test_times_that_ext4_has_not_or_e2fsck_would_change_are_stored_as_the_nearest(tmp_path, mtime, stored):
+    assert there_and_back(folder({b"f": file(mtime_ns=mtime)}), tmp_path / "i").children[b"f"].meta.mtime_ns == stored
+
+
 def test_a_lost_found_of_the_tree_is_kept(tmp_path):
     tree = folder({b"lost+found": folder({b"#12": file(b"1")}, mode=0o711)})
     assert get(there_and_back(tree, tmp_path / "image"), b"lost+found/#12").read() == b"1"

@@ -84,7 +84,7 @@ def _halves(run: Run) -> tuple[int, int, int, int]:
 def unpack(node: bytes, read_block: Callable[[int], bytes], depth: int | None = None) -> Iterator[Run]:
     """The runs of a file from its i_block, in order, but for those that are allocated and unwritten: they are holes.
 
-    ValueError, struct.error for a damaged tree.
+    ValueError, struct.error for a damaged tree; that no block of it is met twice is for `read_block` to see to.
     """
     magic, count, _, level, _ = EXTENT_HEADER.unpack_from(node)
     if magic != EXTENT_MAGIC or level > _MAX_DEPTH or depth not in {None, level}:
@@ -96,5 +96,7 @@ def unpack(node: bytes, read_block: Callable[[int], bytes], depth: int | None = 
             yield from unpack(read_block(high << 32 | low), read_block, level - 1)
             continue
         logical, length, high, low = EXTENT.unpack_from(node, at)
+        if not length:
+            raise ValueError("a broken extent")
         if length <= EXTENT_BLOCKS:
             yield Run(logical, high << 32 | low, length)

@@ -29,6 +29,8 @@ from firekiln.rootfs.tree import Directory, File, Meta
 
 _FIRST_SECOND, _LAST_SECOND = -(1 << 31), (3 << 32) + (1 << 31) - 1
 """32 bits and the sign, and three times 2³² more by the two bits beside the nanoseconds."""
+_DOUBTED_FROM, _DOUBTED_TO = (3 << 32) - (1 << 31), 3 << 32
+"""2310-04-04 to 2378-04-22: e2fsck takes them for times before 1970, as old kernels wrote those, and "mends" them."""
 _DOUBLY_INDIRECT = 13
 _SIZE_HALVES = Struct("<II")
 _HALF = Struct("<H")
@@ -37,10 +39,15 @@ _DIRECT = 12
 
 
 def stored_time(nanoseconds: int) -> int:
-    """The time that ext4 has for one, both in nanoseconds: the kernel's, too, stops at the ends of the range."""
-    if _FIRST_SECOND * 10**9 <= nanoseconds < (_LAST_SECOND + 1) * 10**9:
+    """The nearest time that ext4 has and e2fsck believes, both in nanoseconds."""
+    if _FIRST_SECOND * 10**9 <= nanoseconds < _DOUBTED_FROM * 10**9:
         return nanoseconds
-    return (_FIRST_SECOND if nanoseconds < 0 else _LAST_SECOND) * 10**9
+    if nanoseconds < 0:
+        return _FIRST_SECOND * 10**9
+    if nanoseconds >= (_LAST_SECOND + 1) * 10**9:
+        return _LAST_SECOND * 10**9
+    earlier, later = _DOUBTED_FROM * 10**9 - 1, _DOUBTED_TO * 10**9
+    return earlier if nanoseconds < (earlier + later) // 2 else max(nanoseconds, later)
 
 
 def inode_table(planned: Plan, checksum: Checksum) -> bytearray:

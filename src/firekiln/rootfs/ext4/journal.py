@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import google_crc32c
 
@@ -39,6 +39,7 @@ _TAG: Final = Struct(">IHH")
 _ESCAPED, _SAME_UUID, _LAST_TAG = 0x1, 0x2, 0x8
 _UUID: Final = 16
 _U32 = Struct(">I")
+_MAGIC_BYTES: Final = _U32.pack(MAGIC)
 
 
 def superblock(blocks: int, block_size: int, uuid: bytes) -> bytes:
@@ -47,23 +48,36 @@ def superblock(blocks: int, block_size: int, uuid: bytes) -> bytes:
     return head + SUPERBLOCK.pack(block_size, blocks, 1, 1, 0, 0, 0, 0, 0, uuid, 1)
 
 
+class Copy(NamedTuple):
+    """Where a newer content lies: the journal's block `place`. `escaped`: its first four bytes are to be MAGIC's."""
+
+    place: int
+    escaped: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class _Transaction:
     """Blocks with their new content, and those of which no content of this or an earlier transaction counts."""
 
     sequence: int
-    blocks: dict[int, bytes] = field(default_factory=dict)
+    blocks: dict[int, Copy] = field(default_factory=dict)
     revoked: set[int] = field(default_factory=set)
 
 
-def replay(read_block: Callable[[int], bytes]) -> dict[int, bytes]:
+def content(copy: Copy, block: bytes) -> bytes:
+    """The content of a copy, of which `block` lies in the journal."""
+    return _MAGIC_BYTES + block[4:] if copy.escaped else block
+
+
+def replay(read_block: Callable[[int], bytes]) -> dict[int, Copy]:
     """The file system's blocks that have a newer content in the journal, whose blocks `read_block` gives by index.
 
-    ValueError, struct.error where the journal is damaged or of a kind that is not known here.
+    Reads each block of the journal once at most, and holds none of them. ValueError, struct.error where the journal
+    is damaged or of a kind that is not known here.
     """
     transactions = list(_Log(read_block).transactions())
     last_revoked = {block: each.sequence for each in transactions for block in each.revoked}
-    blocks: dict[int, bytes] = {}
+    blocks: dict[int, Copy] = {}
     for transaction in transactions:
         counts = (block for block in transaction.blocks if last_revoked.get(block, -1) < transaction.sequence)
         blocks.update((block, transaction.blocks[block]) for block in counts)
@@ -81,15 +95,18 @@ class _Log:
         size, self._end, self._first, self._sequence, self._next, _, _, self._features, _, uuid, _ = fields
         if magic != MAGIC or kind != _SUPERBLOCK_V2 or size != len(head) or not 0 < self._first < self._end:
             raise ValueError("a broken journal")
+        if self._next and not self._first <= self._next < self._end:
+            raise ValueError("a broken journal")
         if self._features & ~_KNOWN:
             raise ValueError(f"a journal with features {self._features:#x}")
         self._seed = google_crc32c.value(uuid)
+        self._left = self._end - self._first if self._next else 0
 
     def transactions(self) -> Iterator[_Transaction]:
         """Those that were committed. What follows is from before, or was not finished."""
         current = _Transaction(sequence=self._sequence)
-        for _ in range(self._end if self._next else 0):
-            block = self._take()
+        while self._left:
+            _, block = self._take()
             magic, kind, sequence = HEADER.unpack_from(block)
             if (magic, sequence) != (MAGIC, current.sequence):
                 return
@@ -105,22 +122,22 @@ class _Log:
                 case _:
                     return
 
-    def _take(self) -> bytes:
-        block = self._read(self._next)
-        self._next += 1
-        if self._next >= self._end:
-            self._next = self._first
-        return block
+    def _take(self) -> tuple[int, bytes]:
+        """The next block, with its index. None is taken twice."""
+        index = self._next
+        self._left -= 1
+        self._next = index + 1 if index + 1 < self._end else self._first
+        return index, self._read(index)
 
     def _read_described(self, descriptor: bytes, transaction: _Transaction) -> bool:
         """The blocks behind a descriptor. False where one is not what was written: the transaction was not finished."""
         for number, flags, checksum in self._tags(descriptor):
-            data = self._take()
+            if not self._left:
+                return False
+            index, data = self._take()
             if checksum is not None and self._checksum(transaction.sequence, data) != checksum:
                 return False
-            if flags & _ESCAPED:
-                data = _U32.pack(MAGIC) + data[4:]
-            transaction.blocks[number] = data
+            transaction.blocks[number] = Copy(index, bool(flags & _ESCAPED))
             transaction.revoked.discard(number)
         return True
 

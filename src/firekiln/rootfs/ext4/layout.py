@@ -48,12 +48,23 @@ INCOMPAT_FLEX_BG: Final = 0x200
 INCOMPAT_EA_INODE: Final = 0x400
 INCOMPAT_CSUM_SEED: Final = 0x2000
 INCOMPAT_LARGEDIR: Final = 0x4000
+INCOMPAT_NAMES: Final = {
+    0x1: "compression",
+    0x8: "journal_dev",
+    0x100: "mmp",
+    0x1000: "dirdata",
+    0x8000: "inline_data",
+    0x10000: "encrypt",
+    0x20000: "casefold",
+}
+"""Features that are not known here, by mke2fs's names."""
 
 RO_COMPAT_SPARSE_SUPER: Final = 0x1
 RO_COMPAT_LARGE_FILE: Final = 0x2
 RO_COMPAT_HUGE_FILE: Final = 0x8
 RO_COMPAT_DIR_NLINK: Final = 0x20
 RO_COMPAT_EXTRA_ISIZE: Final = 0x40
+RO_COMPAT_BIGALLOC: Final = 0x200
 RO_COMPAT_METADATA_CSUM: Final = 0x400
 
 DESCRIPTOR: Final = Struct("<IIIHHHHIHHHHIIIHHHHIHHI")
@@ -82,6 +93,8 @@ INLINE_DATA: Final = 60
 
 FLAG_INDEX: Final = 0x1000
 FLAG_EXTENTS: Final = 0x80000
+FLAG_VALUE: Final = 0x200000
+"""EXT4_EA_INODE_FL: the inode's content is the value of an extended attribute."""
 
 DIRENT: Final = Struct("<IHBB")
 """`struct ext4_dir_entry_2`: inode, rec_len, name_len, file_type; the name follows, padded to 4 bytes."""

@@ -68,7 +68,8 @@ def write(
     hole of the file. `growth` keeps room for the descriptors of a larger file system, as mke2fs does; without it the
     kernel can still grow it. `uuid` is derived from all but the content of files where it is None. `epoch` is the
     time of birth in the superblock, in seconds. `lost+found` is added where it is missing. Times are stored as far as
-    ext4 has them (1901 to 2446), others as the nearest; access, change and birth get the time of modification.
+    ext4 has them and e2fsck believes them (1901 to 2446, but not 2310 to 2378), others as the nearest; access, change
+    and birth get the time of modification.
     Whiteouts and opaque directories, which a merged Tree has not, are stored as overlayfs wants them with
     `whiteouts`, and refused without. `progress` is called by another thread.
 

@@ -145,27 +145,32 @@ def finish_block(block: bytes, place: int, users: int, checksum: Checksum) -> by
     return bytes(data)
 
 
-def unpack(inline: bytes, block: bytes, value_of: Callable[[int, int], bytes]) -> Xattrs:
-    """All xattrs of an inode, sorted. `inline` is what follows i_extra_isize, `block` is empty where there is none.
-
-    `value_of` reads a value, given the inode that holds it and its size. ValueError, struct.error on damage.
-    """
-    found: list[tuple[bytes, bytes]] = []
-    if len(inline) > 4 and _U32.unpack_from(inline)[0] == MAGIC:
-        found.extend(_read_area(inline, 4, 4, value_of))
-    if block:
-        if HEADER.unpack_from(block)[0] != MAGIC:
-            raise ValueError("a broken block of extended attributes")
-        found.extend(_read_area(block, HEADER.size, 0, value_of))
-    return tuple(sorted(found))
+ValueOf = Callable[[int, int], bytes]
+"""Reads a value that lies elsewhere, given the inode that holds it and its size."""
 
 
-def _read_area(data: bytes, at: int, base: int, value_of: Callable[[int, int], bytes]) -> Iterator[tuple[bytes, bytes]]:
+def unpack_inline(rest: bytes, value_of: ValueOf) -> Xattrs:
+    """The xattrs that stand in an inode; `rest` is what follows i_extra_isize. ValueError, struct.error on damage."""
+    if len(rest) <= 4 or _U32.unpack_from(rest)[0] != MAGIC:
+        return ()
+    return tuple(_read_area(rest, 4, 4, value_of))
+
+
+def unpack_block(block: bytes, value_of: ValueOf) -> Xattrs:
+    """The xattrs that stand in a block. ValueError, struct.error on damage."""
+    if HEADER.unpack_from(block)[0] != MAGIC:
+        raise ValueError("a broken block of extended attributes")
+    return tuple(_read_area(block, HEADER.size, 0, value_of))
+
+
+def _read_area(data: bytes, at: int, base: int, value_of: ValueOf) -> Iterator[tuple[bytes, bytes]]:
+    room = len(data)
     while at + 4 <= len(data) and data[at : at + 4] != b"\0\0\0\0":
         name_length, index, offset, inode, size, _ = ENTRY.unpack_from(data, at)
         suffix = data[at + ENTRY.size : at + ENTRY.size + name_length]
         value = value_of(inode, size) if inode else data[base + offset : base + offset + size]
-        if index not in _PREFIXES or len(suffix) < name_length or len(value) < size:
+        room -= 0 if inode else size
+        if index not in _PREFIXES or len(suffix) < name_length or len(value) < size or room < 0:
             raise ValueError("a broken extended attribute")
         at += ENTRY.size + _padded(name_length)
         yield _PREFIXES[index] + suffix, acl_from_disk(value) if index in _ACLS else value
