@@ -10,7 +10,9 @@ FirekilnError
 ├── ImageFormatError        an image or a cache of others that is damaged, forged or malformed
 ├── ContainerNotFoundError  no machine bears that name (Docker's word: "container")
 ├── ConflictError           a name or an address is taken
+├── RegistryError           a registry can't be reached, refuses, or sends what is not what it should be
 ├── StoreError              the store is damaged, full, read-only or locked
+│   └── DamagedError        a blob is missing, or its bytes are not those of its digest
 ├── RootfsError             a file system image or archive is malformed, hostile or beyond a format's limits
 ├── SandboxError            the host cannot, or may not, isolate a step
 ├── ExportError             an output (a disk image, an archive, a folder) could not be written
@@ -131,8 +133,24 @@ class ConflictError(FirekilnError):
     exit_status = 125
 
 
+class RegistryError(FirekilnError):
+    """A registry can't be reached, refuses, or sends something else than was asked for.
+
+    `status` is HTTP's, 0 where there was no answer; `codes` are the registry's own (`MANIFEST_UNKNOWN`).
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int = 0, codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.codes = codes
+
+
 class StoreError(FirekilnError):
     """The store is damaged, full, read-only or locked."""
+
+
+class DamagedError(StoreError):
+    """A blob is missing, or its bytes are not those of its digest. What it was part of can be made or fetched again."""
 
 
 class RootfsError(FirekilnError):

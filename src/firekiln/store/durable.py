@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from firekiln.errors import StoreError
+from firekiln.store import failpoint
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -65,6 +66,11 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def is_forbidden(error: OSError) -> bool:
+    """Whether the file or its disk may only be read."""
+    return error.errno in _FORBIDDEN
+
+
 def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
     """Put `data` at `path`, atomically and durably; `temporary` is a folder on the same file system."""
     scratch = temporary / f"{path.name}.{secrets.token_hex(6)}"
@@ -73,7 +79,9 @@ def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        failpoint.reached("file-written")
         scratch.replace(path)
+        failpoint.reached("file-replaced")
     except BaseException:
         with suppress(FileNotFoundError):
             scratch.unlink()

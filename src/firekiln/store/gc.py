@@ -1,11 +1,18 @@
 """Garbage collection: blobs that neither an image, a build result nor a lease needs are removed.
 
-It waits for no build: while somebody relies on blobs that nothing refers to yet, nothing is removed.
+It waits for no build, and no build waits for it but for the moment in which what nobody needs is moved aside: what a
+running process has found or made is held by that process's lease (see `leases`).
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 from firekiln.store import locks
+from firekiln.store.durable import store_errors
+from firekiln.store.leases import of_processes
 from firekiln.store.store import Store
 from firekiln.values import dataclass
 
@@ -18,14 +25,24 @@ class Collected:
     size: int = 0
 
 
-def collect(store: Store) -> Collected | None:
-    """Remove what nobody needs. None where a build is running: it is left to the next time."""
-    lock = store.locks.try_acquire(locks.BLOBS)
-    if lock is None:
-        return None
-    with lock:
-        needed = store.images.blobs() | store.index.layers_of_results() | store.leases.blobs()
-        removed = [blob for blob in store.blobs.all() if blob.digest not in needed]
+def in_use(store: Store) -> set[str]:
+    """The digests that machines and running processes hold. Exact only while the lock on blobs is held."""
+    return store.leases.blobs() | of_processes(store.temporary, own=store.lease.is_held)
+
+
+def collect(store: Store) -> Collected:
+    """Remove what nobody needs."""
+    # Listed first: what is made from here on is no candidate.
+    candidates = list(store.blobs.all())
+    if not candidates:
+        return Collected()
+    with store_errors(store.temporary.parent, "cannot write to"):
+        grave = Path(tempfile.mkdtemp(prefix="collected.", dir=store.temporary.folder))
+    with store.locks.held(locks.BLOBS):
+        needed = in_use(store) | store.index.layers_of_results() | store.images.blobs()
+        removed = [blob for blob in candidates if blob.digest not in needed]
         for blob in removed:
-            store.blobs.delete(blob.digest)
+            store.blobs.take(blob.digest, grave)
+    shutil.rmtree(grave, ignore_errors=True)
+    store.integrity.forget(blob.path for blob in removed)
     return Collected(blobs=len(removed), size=sum(blob.size for blob in removed))

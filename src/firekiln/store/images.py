@@ -1,7 +1,7 @@
 """Images: a manifest and a config as blobs, and names for them in `index.json`, as an OCI image layout has it.
 
 An image's identity is its manifest's digest. A name stands for at most one image per platform. `index.json` alone
-says which images there are; it is replaced atomically, under a lock.
+says which images there are; it is replaced atomically, under a lock (see `catalog`, which also repairs it).
 
 The config of an image that was built here lists the digests of its EROFS layers as `diff_ids` (image-spec, config.md:
 the digest of the uncompressed layer, which such a layer is). Exchange with others as tars replaces them by the tars'
@@ -12,11 +12,12 @@ each layer once more for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from firekiln.errors import ConflictError, ImageNotFoundError, ReferenceFormatError, StoreError
+from firekiln.errors import ConflictError, DamagedError, ImageNotFoundError, ReferenceFormatError
 from firekiln.oci.config import Image
 from firekiln.oci.manifest import (
     ANNOTATION_REF_NAME,
@@ -29,9 +30,9 @@ from firekiln.oci.manifest import (
 )
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
-from firekiln.store import locks
+from firekiln.store import failpoint, locks
 from firekiln.store.blobs import Blobs
-from firekiln.store.durable import replace_file, store_errors
+from firekiln.store.catalog import Catalog
 from firekiln.store.layers import Layer, Layers
 from firekiln.store.temporary import Temporary
 from firekiln.values import dataclass
@@ -65,11 +66,9 @@ class Images:
     """The images of one store."""
 
     def __init__(self, root: Path, blobs: Blobs, layers: Layers, lock: locks.Locks, temporary: Temporary) -> None:
-        self._path = root / "index.json"
+        self._catalog = Catalog(root, blobs, lock, temporary)
         self._blobs = blobs
         self._layers = layers
-        self._locks = lock
-        self._temporary = temporary
 
     def get(self, name: str, platform: Platform | None = None) -> StoredImage:
         """The image of that name, digest or unambiguous beginning of a digest. ImageNotFoundError in Docker's words."""
@@ -80,7 +79,7 @@ class Images:
 
     def find(self, name: str, platform: Platform | None = None) -> StoredImage | None:
         """As `get`; None where there is none. Without `platform` the host's is preferred."""
-        index = self._read()
+        index = self._catalog.read()
         candidates = _matching(index, name)
         if platform is None:
             host = Platform.host()
@@ -90,10 +89,17 @@ class Images:
         return self._load(index, candidates[0].digest) if candidates else None
 
     def list(self) -> list[StoredImage]:
-        """All images, the youngest first."""
-        index = self._read()
-        images = [self._load(index, digest) for digest in dict.fromkeys(item.digest for item in index.manifests)]
+        """All images whose manifest and config can be read, the youngest first."""
+        index = self._catalog.read()
+        images: list[StoredImage] = []
+        for digest in dict.fromkeys(item.digest for item in index.manifests):
+            with suppress(DamagedError):
+                images.append(self._load(index, digest))
         return sorted(images, key=lambda image: image.image.created or "", reverse=True)
+
+    def checked(self, image: StoredImage) -> StoredImage:
+        """The image, each of its layers there and intact: for whoever uses them. DamagedError."""
+        return replace(image, layers=self._layers.checked(image.layers))
 
     def put(self, image: Image, layers: Sequence[Layer], *, references: Sequence[str] = ()) -> StoredImage:
         """Keep an image, made of layers that are in the store, under `references`, which are normalised here.
@@ -112,7 +118,9 @@ class Images:
         described = Descriptor(
             media_type=MEDIA_TYPE_MANIFEST, digest=blob.digest, size=blob.size, platform=image.platform
         )
-        return self._load(self._change(lambda index: _named(index, described, names)), blob.digest)
+        index = self._catalog.change(lambda index: _named(index, described, names))
+        failpoint.reached("image-named")
+        return self._load(index, blob.digest)
 
     def tag(self, name: str, reference: str) -> None:
         """Give the image `name` one more name, which another image loses."""
@@ -126,7 +134,7 @@ class Images:
                 index = _named(index, _plain(item), (wanted,))
             return index
 
-        self._change(change)
+        self._catalog.change(change)
 
     def remove(self, name: str, *, force: bool = False) -> Removed:
         """Take a name away, or an image named by digest; an image without names is gone, its blobs left to `gc`.
@@ -150,16 +158,33 @@ class Images:
             gone[:] = dict.fromkeys(item.digest for item in removed if item.digest not in left)
             return replace(index, manifests=kept)
 
-        self._change(change)
+        self._catalog.change(change)
         return Removed(untagged=tuple(filter(None, map(_name, removed))), deleted=tuple(gone))
 
     def blobs(self) -> set[str]:
         """The digests of all blobs that an image needs: manifests, configs, layers."""
-        needed: set[str] = set()
-        for item in self._read().manifests:
-            manifest = self._manifest(item.digest)
-            needed |= {item.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
-        return needed
+        return {digest for needed in self.needed().values() for digest in needed}
+
+    def needed(self) -> dict[str, set[str]]:
+        """The digests of the blobs that each image needs, by its own digest."""
+        found: dict[str, set[str]] = {}
+        for digest in {item.digest for item in self._catalog.read().manifests}:
+            found[digest] = {digest}
+            with suppress(DamagedError):
+                manifest = self._manifest(digest)
+                found[digest] |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return found
+
+    def damaged(self) -> dict[str, DamagedError]:
+        """What is wrong with the images that can't be used, by name, or by digest where they have none."""
+        index = self._catalog.read()
+        found: dict[str, DamagedError] = {}
+        for item in index.manifests:
+            try:
+                self.checked(self._load(index, item.digest))
+            except DamagedError as error:
+                found[_name(item) or item.digest] = error
+        return found
 
     def _load(self, index: Index, digest: str) -> StoredImage:
         manifest = self._manifest(digest)
@@ -169,37 +194,11 @@ class Images:
             config_digest=manifest.config.digest,
             references=tuple(filter(None, names)),
             image=Image.from_json(json.loads(self._blobs.read(manifest.config.digest))),
-            layers=tuple(self._layers.get(layer.digest) for layer in manifest.layers),
+            layers=tuple(self._layers.described(layer.digest, layer.size) for layer in manifest.layers),
         )
 
     def _manifest(self, digest: str) -> Manifest:
         return Manifest.from_json(json.loads(self._blobs.read(digest)))
-
-    def _read(self) -> Index:
-        try:
-            with store_errors(self._path, "cannot read"):
-                data = self._path.read_bytes()
-        except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return Index()
-            raise
-        try:
-            return Index.from_json(json.loads(data))
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{self._path} is damaged: {error}",
-                hint="move it away to begin a new one; images without names are found again by `firekiln system df`",
-            ) from error
-
-    def _change(self, change: Callable[[Index], Index]) -> Index:
-        """Replace index.json by what `change` makes of it, if that differs."""
-        with self._locks.held(locks.IMAGES):
-            old = self._read()
-            new = change(old)
-            if new != old:
-                with store_errors(self._path, "cannot write"):
-                    replace_file(self._path, new.encode(), temporary=self._temporary.folder)
-        return new
 
 
 def normalised(reference: str) -> str:

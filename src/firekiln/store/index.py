@@ -1,26 +1,31 @@
-"""The index: what build steps resulted in, and facts about layers. SQLite in WAL mode.
+"""The index: what build steps resulted in, and facts about layers and other files. SQLite in WAL mode.
 
 All of it can be had again from the blobs or by building again, so that a damaged index costs work and never data: it
-is set aside as `index.db.damaged` and a new one begun. It is opened when it is first asked.
+is set aside as `index.db.damaged` and a new one begun. It is opened when it is first asked. On a disk that may only be
+read it is read as it lies there, and an index that is absent or damaged holds nothing.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import TypeAlias, TypeVar
 
 from firekiln.errors import StoreError
+from firekiln.store import locks
+from firekiln.store.durable import store_error, store_errors
+from firekiln.values import dataclass
 
 _T = TypeVar("_T")
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE results (
     key     TEXT PRIMARY KEY,
@@ -33,11 +38,23 @@ CREATE TABLE diff_ids (
     layer   TEXT PRIMARY KEY,
     diff_id TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE stamps (
+    file    TEXT PRIMARY KEY,   -- below the store's folder
+    stamp   TEXT NOT NULL       -- of the file whose bytes were seen to be right
+) WITHOUT ROWID;
+CREATE TABLE folders (
+    name    TEXT PRIMARY KEY,   -- below cache/
+    used    INTEGER NOT NULL    -- seconds since the epoch
+) WITHOUT ROWID;
 """
 _TOUCH_AFTER = 3600
 """`used` is exact to this many seconds, so that most builds that find everything write nothing."""
 
 _BUSY_SECONDS = 30.0
+_DAMAGED = -1
+"""Stands for the inode of an index that is damaged and can't be moved away."""
+_LEAST_SPACE = 1 << 20
+"""Bytes: with less, a failure of SQLite's is put down to the full disk, whatever it calls it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +69,15 @@ class Result:
     created: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A recorded result as pruning sees it: its key, its layers' digests, when it was last used (Unix seconds)."""
+
+    key: str
+    layers: tuple[str, ...]
+    used: int
+
+
 class Index:
     """One store's index. Safe to use from several threads and several processes."""
 
@@ -59,6 +85,7 @@ class Index:
         self._path = path
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
 
     def close(self) -> None:
         with self._guard:
@@ -73,11 +100,12 @@ class Index:
         )
         return Result(chain=row[0], layers=tuple(row[1].split()), created=row[2]) if row else None
 
-    def record(self, results: Mapping[str, Result]) -> None:
-        """Record results under their keys, all or none, in place of what stood there."""
+    def record(self, results: Mapping[str, Result], stamps: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Record results under their keys, and stamps of files, all or none, in place of what stood there."""
         now = int(time.time())
         rows = [(key, item.chain, " ".join(item.layers), item.created, now) for key, item in results.items()]
-        self._try(lambda db: _write(db, "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows))
+        writes = [("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows), _stamps(stamps)]
+        self._try(lambda db: _write(db, *writes))
 
     def touch(self, keys: Iterable[str]) -> None:
         """Note that these results were used now."""
@@ -86,15 +114,22 @@ class Index:
 
         def stale(db: sqlite3.Connection) -> list[str]:
             marks = ",".join("?" * len(wanted))
-            query = f"SELECT key FROM results WHERE used < ? AND key IN ({marks})"  # noqa: S608 - question marks only
-            return [row[0] for row in db.execute(query, (now - _TOUCH_AFTER, *wanted))]
+            # A time to come was noted before the clock was set back.
+            query = f"SELECT key FROM results WHERE used NOT BETWEEN ? AND ? AND key IN ({marks})"  # noqa: S608 - question marks only
+            return [row[0] for row in db.execute(query, (now - _TOUCH_AFTER, now + _TOUCH_AFTER, *wanted))]
 
         if rows := [(now, key) for key in self._try(stale)]:
-            self._try(lambda db: _write(db, "UPDATE results SET used = ? WHERE key = ?", rows))
+            self._try(lambda db: _write(db, ("UPDATE results SET used = ? WHERE key = ?", rows)))
 
-    def forget(self, *, used_before: float) -> int:
-        """Drop results that were last used before that time (seconds since the epoch); how many were dropped."""
-        return self._try(lambda db: _write(db, "DELETE FROM results WHERE used < ?", [(int(used_before),)]))
+    def uses(self) -> list[Use]:
+        """All results, those used longest ago first."""
+        rows = self._try(lambda db: db.execute("SELECT key, layers, used FROM results ORDER BY used, key").fetchall())
+        return [Use(key=row[0], layers=tuple(row[1].split()), used=row[2]) for row in rows]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop results."""
+        rows = [(key,) for key in keys]
+        self._try(lambda db: _write(db, ("DELETE FROM results WHERE key = ?", rows)))
 
     def layers_of_results(self) -> set[str]:
         """The digests of all layers that a result names."""
@@ -106,7 +141,34 @@ class Index:
         return str(row[0]) if row else None
 
     def record_diff_id(self, layer: str, diff_id: str) -> None:
-        self._try(lambda db: _write(db, "INSERT OR REPLACE INTO diff_ids VALUES (?, ?)", [(layer, diff_id)]))
+        self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO diff_ids VALUES (?, ?)", [(layer, diff_id)])))
+
+    def stamp(self, file: str) -> str | None:
+        """The stamp of a file (its path below the store's folder) whose bytes were seen to be right."""
+        row = self._try(lambda db: db.execute("SELECT stamp FROM stamps WHERE file = ?", (file,)).fetchone())
+        return str(row[0]) if row else None
+
+    def record_stamps(self, stamps: Mapping[str, str]) -> None:
+        """Remember stamps, where the index can be written to."""
+        if self._is_writable():
+            self._try(lambda db: _write(db, _stamps(stamps)))
+
+    def forget_stamps(self, files: Iterable[str]) -> None:
+        """Drop the stamps of files that are gone."""
+        if rows := [(file,) for file in files]:
+            self._try(lambda db: _write(db, ("DELETE FROM stamps WHERE file = ?", rows)))
+
+    def touch_folder(self, name: str) -> None:
+        """Note that a folder below `cache/` is used now."""
+        now = int(time.time())
+        self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(name, now)])))
+
+    def folders(self) -> dict[str, int]:
+        """When folders below `cache/` were last used (Unix seconds), as far as that is known."""
+        return dict(self._try(lambda db: db.execute("SELECT name, used FROM folders").fetchall()))
+
+    def forget_folder(self, name: str) -> None:
+        self._try(lambda db: _write(db, ("DELETE FROM folders WHERE name = ?", [(name,)])))
 
     def _try(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         """Carry out `action`; where the index proves damaged, begin a new one and try once more."""
@@ -124,9 +186,13 @@ class Index:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            if self._is_writable():
+                connection = sqlite3.connect(
+                    self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+                self._inode = _inode(self._path)
+            else:
+                connection = self._frozen()
             try:
                 _prepare(connection)
             except BaseException:
@@ -135,20 +201,38 @@ class Index:
             self._connection = connection
         return self._connection
 
+    def _is_writable(self) -> bool:
+        return os.access(self._path.parent, os.W_OK) and (not self._path.exists() or os.access(self._path, os.W_OK))
+
+    def _frozen(self) -> sqlite3.Connection:
+        """What can be read where nothing can be written: no lock, and no log, is possible there."""
+        if self._inode != _DAMAGED and self._path.exists():
+            address = f"{self._path.absolute().as_uri()}?immutable=1"
+            return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
     def _set_aside(self) -> None:
+        """Move the damaged index away, unless another process did so meanwhile."""
         self.close()
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").unlink()
-        with suppress(FileNotFoundError):
-            os.replace(self._path, f"{self._path}.damaged")  # noqa: PTH105 - beside the -wal and -shm above
+        if not self._is_writable():
+            self._inode = _DAMAGED
+            return
+        with locks.Locks(self._path.with_name("lock")).held(locks.INDEX):
+            if _inode(self._path) != self._inode:
+                return
+            with store_errors(self._path, "cannot set aside"):
+                for suffix in ("-wal", "-shm"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+                self._path.replace(f"{self._path}.damaged")
 
     def _error(self, error: sqlite3.DatabaseError) -> StoreError:
-        if "full" in str(error):
-            return StoreError(
-                f"cannot write {self._path}: no space left on device",
-                hint="free some space, or put the store elsewhere with --root DIR or FIREKILN_ROOT",
-            )
+        if not self._is_writable():
+            return store_error(OSError(errno.EROFS, ""), self._path, "cannot write")
+        with store_errors(self._path, "cannot use the index"):
+            space = os.statvfs(self._path.parent)
+        # Where the disk is full SQLite may call it an I/O error: the log's index could not grow.
+        if "full" in str(error) or space.f_bavail * space.f_frsize < _LEAST_SPACE or not space.f_favail:
+            return store_error(OSError(errno.ENOSPC, ""), self._path, "cannot write")
         return StoreError(f"cannot use the index {self._path}: {error}")
 
 
@@ -174,16 +258,32 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _write(connection: sqlite3.Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+_Write: TypeAlias = tuple[str, Sequence[tuple[object, ...]]]
+"""A statement, and the rows that it is carried out for."""
+
+
+def _write(connection: sqlite3.Connection, *writes: _Write) -> None:
+    """All of `writes`, or none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        count = connection.executemany(statement, rows).rowcount
+        for statement, rows in writes:
+            connection.executemany(statement, rows)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
-    return count
+
+
+def _stamps(stamps: Mapping[str, str]) -> _Write:
+    return "INSERT OR REPLACE INTO stamps VALUES (?, ?)", list(stamps.items())
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

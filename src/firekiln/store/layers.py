@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from firekiln.errors import StoreError
+from firekiln.errors import DamagedError
 from firekiln.rootfs.tree import Tree
-from firekiln.store.blobs import Blob, Blobs
+from firekiln.store.blobs import AGAIN, Blob, Blobs
 from firekiln.store.durable import is_full, store_error, store_errors
 from firekiln.store.index import Index
 from firekiln.values import dataclass
@@ -39,22 +39,30 @@ class Layers:
             return _layer(self._blobs.adopt(path, layer.digest))
 
     def get(self, digest: str) -> Layer:
-        """StoreError where the store lacks it."""
+        """DamagedError where the store lacks it, or what it had was damaged."""
         layer = self.find(digest)
         if layer is None:
-            raise StoreError(
-                f"the store lacks the layer {digest}", hint="build or pull again whatever was made with it"
-            )
+            raise DamagedError(f"the store lacks the layer {digest}", hint=AGAIN)
         return layer
 
     def find(self, digest: str) -> Layer | None:
-        blob = self._blobs.find(digest)
+        """None where the store lacks it; a damaged one is set aside first (see `Integrity`)."""
+        blob = self._blobs.intact(digest)
         return _layer(blob) if blob else None
 
+    def described(self, digest: str, size: int) -> Layer:
+        """The layer of a manifest's descriptor, which may be missing."""
+        return Layer(digest=digest, size=size, path=self._blobs.path(digest))
+
+    def checked(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
+        """The layers, there and intact: for whoever uses an image's. DamagedError."""
+        return tuple(self.get(layer.digest) if self._is_kept(layer) else layer for layer in layers)
+
     def tree(self, layer: Layer) -> Tree:
-        """The layer's content, lazily."""
+        """The layer's content, lazily. DamagedError where it is not what its digest says."""
         from firekiln.rootfs import erofs  # noqa: PLC0415 - listing images must not wait for the reader
 
+        self.checked((layer,))
         with store_errors(layer.path, "cannot read the layer"):
             return erofs.read(layer.path)
 
@@ -63,6 +71,10 @@ class Layers:
         from firekiln.rootfs.merge import merge  # noqa: PLC0415 - as above
 
         return merge([self.tree(layer) for layer in layers])
+
+    def _is_kept(self, layer: Layer) -> bool:
+        """Whether it lies in its final place: what a running build has staged, it has just written itself."""
+        return layer.path == self._blobs.path(layer.digest)
 
     def diff_id(self, layer: Layer) -> str | None:
         """The digest of the layer's canonical tar, if it was ever made, or of the tar that the layer was made from."""

@@ -29,7 +29,9 @@ _NAMED = 1 << 32
 IMAGES = 0
 """Held exclusively while index.json is rewritten."""
 BLOBS = 1
-"""Shared by whoever relies on blobs that nothing refers to yet; exclusive while blobs are deleted."""
+"""Shared while a process notes which blobs it relies on; exclusive while `gc` takes those that nobody needs."""
+INDEX = 2
+"""Held exclusively while a damaged index.db is moved away."""
 
 
 class Lock:

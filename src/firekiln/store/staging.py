@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from firekiln.rootfs.tree import Tree
+from firekiln.store import failpoint
 from firekiln.store.durable import fsync_directory, fsync_file, store_errors
 from firekiln.store.index import Result
 from firekiln.store.layers import Layer, write_layer
@@ -49,7 +50,9 @@ class Staging:
         """Write a Tree as a layer. Its file stays readable at `path` until the staging ends."""
         path = self._store.temporary.folder / f"layer.{next(self._numbers)}"
         self._made.append(path)
-        return write_layer(tree, path)
+        layer = write_layer(tree, path)
+        failpoint.reached("layer-written")
+        return layer
 
     def record(self, results: Mapping[str, Result], layer: Layer | None, lock: Lock) -> None:
         """Keep `layer`, then `results` (by key) that name it, then release `lock`, soon and in the background."""
@@ -105,11 +108,16 @@ class Staging:
 
     def _keep(self, batch: list[_Pending]) -> None:
         blobs = self._store.blobs
-        new = {item.layer.digest: item.layer for item in batch if item.layer and not blobs.find(item.layer.digest)}
+        new = {item.layer.digest: item.layer for item in batch if item.layer and not blobs.intact(item.layer.digest)}
         with store_errors(blobs.folder, "cannot keep a layer in"):
             for layer in new.values():
                 fsync_file(layer.path)
+                failpoint.reached("layer-synced")
                 blobs.link(layer.path, layer.digest)
+                failpoint.reached("layer-linked")
             if new:
                 fsync_directory(blobs.folder)
-        self._store.index.record({key: result for item in batch for key, result in item.results.items()})
+            failpoint.reached("layer-kept")
+            stamps = self._store.integrity.stamps(blobs.path(digest) for digest in new)
+        self._store.index.record({key: result for item in batch for key, result in item.results.items()}, stamps)
+        failpoint.reached("results-recorded")

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from firekiln.store import locks
+from firekiln.store import failpoint, locks
 from firekiln.store.blobs import Blobs
 from firekiln.store.durable import store_errors
 from firekiln.store.images import Images
 from firekiln.store.index import Index
+from firekiln.store.integrity import Integrity
 from firekiln.store.layers import Layers
-from firekiln.store.leases import Leases
+from firekiln.store.leases import Leases, ProcessLease
 from firekiln.store.paths import store_root
 from firekiln.store.temporary import Temporary
 
@@ -33,8 +34,10 @@ class Store:
         self.root = root
         self.temporary = Temporary(root / "tmp")
         self.locks = locks.Locks(root / "lock")
-        self.blobs = Blobs(root, self.temporary)
+        self.lease = ProcessLease(self.temporary, self.locks)
         self.index = Index(root / "index.db")
+        self.integrity = Integrity(root, self.index)
+        self.blobs = Blobs(root, self.temporary, self.integrity, self.lease)
         self.layers = Layers(self.blobs, self.index)
         self.images = Images(root, self.blobs, self.layers, self.locks, self.temporary)
         self.leases = Leases(root / "leases", self.temporary)
@@ -52,11 +55,12 @@ class Store:
     def close(self) -> None:
         """Release everything. Closing twice is no error."""
         self.index.close()
+        self.lease.close()
         self.temporary.close()
 
     def using_blobs(self) -> AbstractContextManager[object]:
-        """While held, no blob is deleted, though nothing may refer to it yet."""
-        return self.locks.acquire(locks.BLOBS, shared=True)
+        """While held, no blob that this store finds or makes is collected, though nothing may refer to it yet."""
+        return self.lease.held()
 
     def cache_folder(
         self, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, fill: Callable[[Path], None] | None = None
@@ -75,9 +79,11 @@ class Store:
                 os.chown(made, uid, gid)
         if fill is not None:
             fill(made)
+        failpoint.reached("cache-made")
         with store_errors(path, "cannot make"):
             try:
                 made.rename(path)
+                failpoint.reached("cache-named")
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise

@@ -7,20 +7,18 @@ import os
 import secrets
 import shutil
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from firekiln.store.durable import store_errors
-
-_YOUNG = 60.0
-"""Seconds for which an unlocked folder is spared: its owner may be about to lock it."""
 
 
 class Temporary:
     """`tmp/NAME`, made and locked (flock(2)) when it is first needed, removed by `close`."""
 
     def __init__(self, parent: Path) -> None:
-        self._parent = parent
+        self.parent = parent
         self._guard = threading.Lock()
         self._folder: Path | None = None
         self._fd = -1
@@ -30,8 +28,15 @@ class Temporary:
         """The folder, which is there."""
         with self._guard:
             if self._folder is None:
-                self._folder = self._create()
+                with store_errors(self.parent, "cannot write to"):
+                    sweep(self.parent)
+                    self._folder, self._fd = _create(self.parent)
             return self._folder
+
+    @property
+    def name(self) -> str | None:
+        """The folder's name, if it was needed yet."""
+        return self._folder.name if self._folder is not None else None
 
     def close(self) -> None:
         with self._guard:
@@ -40,27 +45,47 @@ class Temporary:
                 os.close(self._fd)
                 self._folder = None
 
-    def _create(self) -> Path:
-        folder = self._parent / secrets.token_hex(8)
-        with store_errors(self._parent, "cannot write to"):
-            sweep(self._parent)
-            folder.mkdir(mode=0o700)
-            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return folder
+
+def sweep(parent: Path) -> None:
+    """Remove the folders whose owners died. OSError."""
+    for folder, fd in _folders(parent):
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(parent: Path, *, young: float = _YOUNG) -> None:
-    """Remove the folders whose owners died, those younger than `young` seconds excepted. OSError."""
+def living(parent: Path) -> Iterator[Path]:
+    """The folders whose owners live."""
+    for folder, fd in _folders(parent):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield folder
+
+
+def _create(parent: Path) -> tuple[Path, int]:
+    """A new folder and the descriptor that locks it. Who sweeps may be faster than our lock: then once more."""
+    while True:
+        folder = parent / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, fd
+            os.close(fd)
+
+
+def _folders(parent: Path) -> Iterator[tuple[Path, int]]:
+    """The folders, each with a descriptor that is closed when the next is asked for."""
     with os.scandir(parent) as entries:
-        for entry in entries:
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime < young:
-                continue
-            fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(entry.path, ignore_errors=True)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(fd)
+        paths = [Path(entry.path) for entry in entries]
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            yield path, fd
+        finally:
+            os.close(fd)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,7 @@ def test_a_damaged_blob_is_not_handed_out(store):
     blob.path.write_bytes(b"preciouz")
     with pytest.raises(StoreError, match="damaged"):
         store.blobs.read(blob.digest)
-    with pytest.raises(StoreError, match="damaged"):
-        store.blobs.verify(blob)
+    assert not store.blobs.is_intact(blob)
 
 
 @pytest.mark.parametrize("name", ["sha256:../../etc/passwd", "sha512:" + "0" * 64, "sha256:" + "0" * 63, ""])
@@ -81,9 +81,8 @@ def test_what_a_dead_process_was_writing_is_swept_and_what_a_living_one_writes_i
         dead = tmp_path / "tmp" / "dead"
         dead.mkdir()
         (dead / "layer").touch()
-        temporary_module.sweep(tmp_path / "tmp", young=3600)
-        assert dead.exists()
-        temporary_module.sweep(tmp_path / "tmp", young=-1)
+        os.utime(dead, (2**33, 2**33))  # the clock was set back since
+        temporary_module.sweep(tmp_path / "tmp")
         assert not dead.exists()
         assert kept.exists()
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -111,12 +111,6 @@ def test_an_unknown_name_is_said_in_dockers_words(store):
     assert store.images.find("Not A Reference") is None
 
 
-def test_a_damaged_index_json_is_a_clear_error(store):
-    (store.root / "index.json").write_text("{")
-    with pytest.raises(StoreError, match=r"index\.json is damaged"):
-        store.images.list()
-
-
 def test_collecting_keeps_what_images_and_leases_need(store):
     used, leased, lost = layer_of(store, b"1"), layer_of(store, b"2"), layer_of(store, b"3")
     store.images.put(image_of(), [used], references=["web"])
@@ -129,11 +123,25 @@ def test_collecting_keeps_what_images_and_leases_need(store):
     assert list(store.blobs.all()) == []
 
 
-def test_collecting_waits_for_no_build_and_takes_nothing_from_it(store):
-    layer = layer_of(store)
-    with store.using_blobs():
-        assert gc.collect(store) is None
-    assert store.layers.find(layer.digest) is not None
+def test_what_a_process_makes_or_finds_while_it_uses_blobs_is_not_collected_by_itself_or_by_others(store):
+    with Store.open(store.root) as earlier:
+        found, lost = layer_of(earlier, b"1"), layer_of(earlier, b"2")
+    with Store.open(store.root) as other, store.using_blobs():
+        assert store.layers.find(found.digest) is not None
+        made = layer_of(store, b"3")
+        assert gc.collect(other).blobs == 1
+        assert gc.collect(store).blobs == 0
+        assert [store.layers.find(layer.digest) is None for layer in (found, made, lost)] == [False, False, True]
+    assert gc.collect(store).blobs == 2
+
+
+def test_what_a_process_has_just_made_is_not_collected_by_others(store):
+    made = layer_of(store)
+    with Store.open(store.root) as other:
+        assert gc.collect(other).blobs == 0
+        store.close()
+        assert gc.collect(other).blobs == 1
+        assert other.layers.find(made.digest) is None
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "nul\0"])

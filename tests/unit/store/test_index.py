@@ -54,12 +54,13 @@ def test_results_not_used_for_long_can_be_forgotten(tmp_path):
     index = Index(tmp_path / "index.db")
     index.record({"old": RESULT})
     assert index.layers_of_results() == set(RESULT.layers)
-    assert index.forget(used_before=0) == 0
-    assert index.forget(used_before=2**40) == 1
+    (use,) = index.uses()
+    assert (use.key, use.layers) == ("old", RESULT.layers)
+    index.forget(["old", "unknown"])
     assert index.result("old") is None
 
 
-def test_a_result_that_is_used_is_forgotten_later_than_one_that_is_not(tmp_path, monkeypatch):
+def test_results_are_listed_by_the_time_of_their_last_use(tmp_path, monkeypatch):
     index = Index(tmp_path / "index.db")
     now = [1_000_000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
@@ -67,8 +68,10 @@ def test_a_result_that_is_used_is_forgotten_later_than_one_that_is_not(tmp_path,
     now[0] += 100_000
     index.touch(["used", "unknown"])
     index.touch([])
-    assert index.forget(used_before=now[0] - 1) == 1
-    assert index.result("used") == RESULT
+    assert [use.key for use in index.uses()] == ["unused", "used"]
+    now[0] -= 1_000_000  # a clock that was set back
+    index.touch(["used"])
+    assert [use.key for use in index.uses()] == ["used", "unused"]
 
 
 def test_a_staged_layer_is_usable_at_once_and_kept_with_its_result(store):
