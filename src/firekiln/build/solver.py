@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Event as Flag
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from firekiln.build.events import Cached, Canceled, Completed, Events, Failed, Started, Task
 from firekiln.build.graph import Vertex
@@ -22,6 +21,9 @@ from firekiln.errors import BuildError, FirekilnError, RootfsError, SandboxError
 from firekiln.rootfs.tree import Tree
 from firekiln.store import Layer, Lock
 from firekiln.values import dataclass
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class CanceledError(BuildError):
@@ -168,6 +170,8 @@ class Solver:
         """Carry out `needed`; on return, and when an error is raised, no thread is left."""
         if not needed:
             return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a fully cached build waits for nothing
+
         try:
             with ThreadPoolExecutor(self._width, thread_name_prefix="firekiln-step") as pool:
                 try:
@@ -182,6 +186,8 @@ class Solver:
 
     def _schedule(self, pool: ThreadPoolExecutor, needed: Sequence[Vertex]) -> None:
         """Hand each vertex to the pool once its inputs are ready."""
+        from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415 - as above
+
         waiting = list(needed)
         running: dict[Future[Solved], Vertex] = {}
         while waiting or running:

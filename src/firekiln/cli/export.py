@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from firekiln import api
-from firekiln.cli.images import human_size
 from firekiln.cli.progress import subscriber
+from firekiln.cli.table import human_size
 from firekiln.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from firekiln.cli.table import human_duration, print_table
+from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, ImageNotFoundError
 from firekiln.oci.reference import Reference
@@ -249,15 +249,6 @@ def _history(image: StoredImage, *, no_trunc: bool, human: bool) -> list[dict[st
     if rows:
         rows[-1]["ID"] = image.digest if no_trunc else image.digest.removeprefix("sha256:")[:_SHORT]
     return rows[::-1]
-
-
-def human_size(size: int) -> str:
-    """`1.2kB`, `356MB`: go-units' HumanSize, three significant digits."""
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.3g}{units[0]}"
 
 
 def _since(created: str | None) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 
 from firekiln.version import __version__
+
+TYPE_CHECKING = False  # typing's, which takes 2 ms to import; type checkers know it by its name
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> None:
@@ -22,13 +29,14 @@ def main() -> None:
         status = 125
         _complain(f"firekiln: write error: {(error.strerror or str(error)).lower()}\n")
     _give_up_streams()
-    sys.exit(status)
+    _leave(status)
 
 
 def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-v"]):
         sys.stdout.write(f"firekiln {__version__}\n")
         return 0
+    gc.set_threshold(50_000)  # importing makes much and drops nothing: looking for garbage at 700 objects takes 4 ms
     from firekiln.cli.command import run  # noqa: PLC0415 - see the module's docstring
 
     return run()
@@ -57,6 +65,15 @@ def _complain(text: str) -> None:
         sys.stderr.flush()
     except OSError:
         return
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit without taking the interpreter apart, a tenth of a short command's time: its memory goes with the process.
+
+    Threads that are to end in order have been joined by whoever started them.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - what a debugger or a coverage tool registered
+    os._exit(status)
 
 
 def _give_up_streams() -> None:

@@ -20,6 +20,15 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("".join(cells).rstrip())
 
 
+def human_size(size: int) -> str:
+    """`1.2kB`, `356MB`: go-units' HumanSize, three significant digits."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g}{units[0]}"
+
+
 def human_duration(seconds: float) -> str:
     """`5 seconds`, `About a minute`, `3 hours`: go-units' HumanDuration."""
     whole = int(seconds)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from firekiln.cli.images import human_size
+from firekiln.cli.table import human_size
 from firekiln.cli.template import render
 from firekiln.errors import UsageError
 

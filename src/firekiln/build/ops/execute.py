@@ -23,7 +23,6 @@ from firekiln.build.graph import (
     TmpfsMount,
     Vertex,
 )
-from firekiln.build.ops import cachemount
 from firekiln.build.runner import Runner
 from firekiln.build.solver import CanceledError, Inputs, Solved
 from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
@@ -155,7 +154,7 @@ class Executor:
             for mount in op.mounts
             if isinstance(mount, SecretMount) and mount.env is not None and mount.id in secrets
         ]
-        caches = cachemount.folders(op, inputs, store=self._store, waiting=self._check_canceled, stack=stack)
+        caches = self._caches(op, inputs, stack)
         mounts = (self._mount(mount, inputs, caches) for mount in op.mounts)
         return Step(
             layers=_paths(inputs[0]),
@@ -169,6 +168,14 @@ class Executor:
             extra_hosts=self._options.extra_hosts,
             ca_bundle=self._options.ca_bundle,
         )
+
+    def _caches(self, op: ExecOp, inputs: Inputs, stack: contextlib.ExitStack) -> Mapping[str, Path]:
+        """The folders of cache mounts by id, locked until `stack` is closed."""
+        if not any(isinstance(mount, CacheMount) for mount in op.mounts):
+            return {}
+        from firekiln.build.ops import cachemount  # noqa: PLC0415 - most builds have none
+
+        return cachemount.folders(op, inputs, store=self._store, waiting=self._check_canceled, stack=stack)
 
     def _mount(self, mount: Mount, inputs: Inputs, caches: Mapping[str, Path]) -> StepMount | None:
         match mount:
