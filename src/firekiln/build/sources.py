@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 from firekiln.build.events import Completed, Events, Failed, Output, Started, Task
-from firekiln.errors import FirekilnError, ImageNotFoundError
+from firekiln.errors import DamagedError, FirekilnError, ImageNotFoundError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
 from firekiln.store.locks import named
+
+LAYOUT: Final = "oci-layout://"
 
 
 class ImageSource(Protocol):
@@ -23,13 +26,41 @@ class ImageSource(Protocol):
 
 
 class StoreSource:
-    """The images that are there."""
+    """The images that are there. DamagedError for one that is, but can't be used."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
-        return self._store.images.find(reference, platform)
+        found = self._store.images.find(reference, platform)
+        return self._store.images.checked(found) if found is not None else None
+
+
+class LayoutSource:
+    """Images of OCI layouts on the host, which `--build-context NAME=oci-layout://PATH` names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
+        """It gets no name in the store. ImageFormatError where it is damaged, ImageNotFoundError where it isn't there."""
+        if not reference.startswith(LAYOUT):
+            return None
+        from firekiln.oci.layout import Layout, read_image, split_reference  # noqa: PLC0415 - most bases are in the store
+        from firekiln.rootfs import directory  # noqa: PLC0415 - as above
+        from firekiln.store.ingest import ingest_image  # noqa: PLC0415 - as above
+
+        whole = reference.removeprefix(LAYOUT)
+        path, wanted = (whole, "") if Path(whole).is_dir() else split_reference(whole)
+        layout = Layout(directory.read(path), name=path)
+        remote = read_image(layout, layout.find(wanted), platform)
+        return StoredImage(
+            digest=remote.descriptor.digest,
+            config_digest=remote.manifest.config.digest,
+            references=(),
+            image=remote.image,
+            layers=ingest_image(self._store, layout, remote),
+        )
 
 
 class BootstrapSource:
@@ -44,11 +75,11 @@ class BootstrapSource:
 
         if not bootstrap.is_known(reference):
             return None
-        before = self._store.images.find(reference, platform)
+        before = self._intact(reference, platform)
         task = self._events.task(f"[internal] bootstrap {reference} from its distribution's packages")
         # Two builds that want the same base make it once.
         with self._store.locks.acquire(named(f"bootstrap {reference} {platform}")):
-            made = self._store.images.find(reference, platform)
+            made = self._intact(reference, platform)
             if made is not None and (before is None or made.digest != before.digest):
                 return made
             self._events.emit(Started(task=task))
@@ -59,6 +90,13 @@ class BootstrapSource:
                 raise
             self._events.emit(Completed(task=task))
             return made
+
+    def _intact(self, reference: str, platform: Platform) -> StoredImage | None:
+        """The image that the store has, unless it is damaged: then it is made anew."""
+        try:
+            return StoreSource(self._store).resolve(reference, platform)
+        except DamagedError:
+            return None
 
     def _bootstrap(self, reference: str, platform: Platform, task: Task) -> StoredImage:
         from firekiln.build import bootstrap  # noqa: PLC0415 - as above
@@ -96,11 +134,18 @@ class Resolver:
         return image
 
     def _ask(self, reference: str, platform: Platform) -> StoredImage:
+        damage: DamagedError | None = None
         for source in self._sources:
-            image = source.resolve(reference, platform)
+            try:
+                image = source.resolve(reference, platform)
+            except DamagedError as error:  # the next source may have it whole
+                damage = error
+                continue
             if image is not None:
                 return image
         name = Reference.parse(reference).familiar
+        if damage is not None:
+            raise DamagedError(f"the image {name} is damaged: {damage.message}", hint=f"build or pull {name} again")
         raise ImageNotFoundError(
             f"{name}: failed to resolve source metadata for {reference}: not found for {platform}",
             hint=f"`firekiln images` lists what is there, `firekiln base ls` what can be made; "

@@ -21,12 +21,14 @@ _SMALLEST_DISK = 32 * MIB
 def layer_drives(store: Store, layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers as at most LAYER_DRIVES: of more, the lowest are merged into one, which the store keeps for others.
 
-    What the merged layers show is the same: their whiteouts have nothing below to hide.
+    What the merged layers show is the same: their whiteouts have nothing below to hide. DamagedError where one of them
+    is missing or damaged.
     """
-    if len(layers) <= LAYER_DRIVES:
-        return tuple(layers)
-    count = len(layers) - LAYER_DRIVES + 1
-    return (_merged(store, layers[:count]), *layers[count:])
+    checked = store.layers.checked(layers)
+    if len(checked) <= LAYER_DRIVES:
+        return checked
+    count = len(checked) - LAYER_DRIVES + 1
+    return (_merged(store, checked[:count]), *checked[count:])
 
 
 def make_scratch(path: Path, size: int) -> None:
@@ -44,10 +46,12 @@ def make_scratch(path: Path, size: int) -> None:
 
 def _merged(store: Store, layers: Sequence[Layer]) -> Layer:
     key = "merged " + hashlib.sha256(" ".join(layer.digest for layer in layers).encode()).hexdigest()
-    with store.using_blobs(), store.locks.acquire(named(key)):
+    with store.locks.acquire(named(key)):
         known = store.index.result(key)
         found = store.layers.find(known.layers[0]) if known else None
-        if found is None:
+        if found is not None:
+            store.index.touch([key])
+        else:
             found = store.layers.commit(store.layers.merged(layers))
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             store.index.record({key: Result(chain=key, layers=(found.digest,), created=created)})

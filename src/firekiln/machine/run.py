@@ -79,6 +79,11 @@ def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: 
 
     ImageNotFoundError, ConflictError (name or port taken), UsageError, MachineError; then nothing is left.
     """
+    with store.using_blobs():
+        return _create(store, options, progress)
+
+
+def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
     if options.name:
         check_name(options.name)
     requests = [request for text in options.publish for request in parse_publish(text)]
