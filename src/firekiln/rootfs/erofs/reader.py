@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from struct import error as StructError  # noqa: N812 - the name says what it is
+from typing import NamedTuple
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.erofs import xattr
@@ -34,7 +35,7 @@ from firekiln.rootfs.erofs.layout import (
     round_up,
 )
 from firekiln.rootfs.inodes import decode_device
-from firekiln.rootfs.overlay import is_opaque, without_overlay
+from firekiln.rootfs.overlay import Xattrs, is_opaque, without_overlay
 from firekiln.rootfs.tree import (
     Device,
     Directory,
@@ -51,6 +52,11 @@ from firekiln.rootfs.tree import (
 )
 
 _MAX_CHUNKS = 1 << 26
+_MAX_METAS = 4096
+"""How many metadata are remembered, so that files of one package share theirs."""
+_FLAT_PLAIN = int(Layout.FLAT_PLAIN)
+_EXTENDED_SIZE = INODE_EXTENDED.size
+_unpack_extended = INODE_EXTENDED.unpack_from
 _PADDING = 4096
 """What `PathSource.padded` promises; EROFS pads to its own block's size."""
 _MAX_DIRECTORY = 1 << 31
@@ -69,11 +75,9 @@ def read(path: str | os.PathLike[str]) -> Tree:
     return root
 
 
-@dataclass(slots=True, kw_only=True)
-class _Inode:
+class _Inode(NamedTuple):
     """An inode as it stands in the image. `behind` is the offset after its xattrs."""
 
-    nid: int
     mode: int
     layout: int
     size: int
@@ -107,6 +111,7 @@ def _open(path: str) -> _Image:
     return _Image(
         path=path,
         data=data,
+        size=len(data),
         source=PathSource(path, padded=block == _PADDING and len(data) % _PADDING == 0),
         block=block,
         root_nid=root_nid,
@@ -120,6 +125,7 @@ def _open(path: str) -> _Image:
 class _Image:
     path: str
     data: mmap.mmap
+    size: int
     source: PathSource
     block: int
     root_nid: int
@@ -127,6 +133,7 @@ class _Image:
     shared: memoryview
     build_time_ns: int
     linked: dict[int, Node] = field(default_factory=dict)
+    metas: dict[tuple[int, int, int, int, Xattrs], Meta] = field(default_factory=dict)
     directories: set[int] = field(default_factory=set)
 
     def node(self, nid: int) -> Node:
@@ -136,7 +143,7 @@ class _Image:
             return known
         try:
             inode = self._inode(nid)
-            node = self._make(inode)
+            node = self._make(nid, inode)
         except (StructError, ValueError, IndexError) as error:
             raise RootfsError(f"{self.path}: the EROFS image is damaged at inode {nid} ({error})") from None
         if inode.nlink > 1 and not isinstance(node, Directory | Whiteout):
@@ -145,49 +152,44 @@ class _Image:
 
     def _inode(self, nid: int) -> _Inode:
         offset = self.metadata + nid * SLOT
-        head = self.data[offset : offset + 2]
-        if len(head) < 2:
-            raise ValueError("it lies outside the image")
-        layout = head[0] >> 1 & 7
-        if head[0] & 1:
-            _, icount, mode, _, size, union, _, uid, gid, seconds, nanoseconds, nlink = INODE_EXTENDED.unpack_from(
+        form = self.data[offset]
+        if form & 1:
+            _, icount, mode, _, size, union, _, uid, gid, seconds, nanoseconds, nlink = _unpack_extended(
                 self.data, offset
             )
-            mtime_ns = seconds * 10**9 + nanoseconds
-            body = offset + INODE_EXTENDED.size
+            mtime_ns = seconds * 1_000_000_000 + nanoseconds
+            behind = offset + _EXTENDED_SIZE
         else:
             _, icount, mode, nlink, size, _, union, _, uid, gid, _ = INODE_COMPACT.unpack_from(self.data, offset)
             mtime_ns = self.build_time_ns
-            body = offset + INODE_COMPACT.size
-        behind = body + xattr.body_size(icount)
-        xattrs = xattr.unpack(self.data[body:behind], self.shared) if icount else ()
-        return _Inode(
-            nid=nid,
-            mode=mode,
-            layout=layout,
-            size=size,
-            union=union,
-            nlink=nlink,
-            meta=Meta(
-                mode=mode & 0o7777,
-                uid=uid,
-                gid=gid,
-                mtime_ns=mtime_ns,
-                xattrs=without_overlay(xattrs) if xattrs else (),
-            ),
-            opaque=bool(xattrs) and is_opaque(xattrs),
-            behind=behind,
-        )
+            behind = offset + INODE_COMPACT.size
+        xattrs: Xattrs = ()
+        opaque = False
+        if icount:
+            body, behind = behind, behind + xattr.body_size(icount)
+            found = xattr.unpack(self.data[body:behind], self.shared)
+            xattrs, opaque = without_overlay(found), is_opaque(found)
+        meta = self._meta((mode & 0o7777, uid, gid, mtime_ns, xattrs))
+        return _Inode(mode, form >> 1 & 7, size, union, nlink, meta, opaque, behind)
 
-    def _make(self, inode: _Inode) -> Node:  # noqa: PLR0911 - one case for each type
+    def _meta(self, fields: tuple[int, int, int, int, Xattrs]) -> Meta:
+        meta = self.metas.get(fields)
+        if meta is None:
+            if len(self.metas) >= _MAX_METAS:
+                self.metas.clear()
+            mode, uid, gid, mtime_ns, xattrs = fields
+            meta = self.metas[fields] = Meta(mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs)
+        return meta
+
+    def _make(self, nid: int, inode: _Inode) -> Node:  # noqa: PLR0911 - one case for each type
         match stat.S_IFMT(inode.mode):
             case stat.S_IFREG:
                 return File(meta=inode.meta, size=inode.size, extents=self._extents(inode))
             case stat.S_IFDIR:
-                if inode.nid in self.directories:
+                if nid in self.directories:
                     raise ValueError("a directory with two names")
-                self.directories.add(inode.nid)
-                load = partial(self._children, inode)
+                self.directories.add(nid)
+                load = partial(self._children, nid, inode)
                 return Directory(meta=inode.meta, load=load, opaque=inode.opaque)
             case stat.S_IFLNK:
                 return Symlink(meta=inode.meta, target=self._content(inode, self.block))
@@ -205,21 +207,20 @@ class _Image:
 
     def _extents(self, inode: _Inode) -> tuple[Extent, ...]:
         """Where the inode's data lie, all of it within the image."""
-        if inode.layout == Layout.FLAT_PLAIN and inode.size:  # nearly all files
-            extents: tuple[Extent, ...] = (Extent(0, inode.size, self.source, inode.union * self.block),)
-        else:
-            extents = tuple(self._mapped(inode))
+        if inode.layout == _FLAT_PLAIN:  # nearly all files
+            size, offset = inode.size, inode.union * self.block
+            if offset + size > self.size:
+                raise ValueError("its data lie outside the image")
+            return (Extent(0, size, self.source, offset),) if size else ()
+        extents = tuple(self._mapped(inode))
         for extent in extents:
-            if extent.offset + extent.length > len(self.data):
+            if extent.offset + extent.length > self.size:
                 raise ValueError("its data lie outside the image")
         return extents
 
     def _mapped(self, inode: _Inode) -> Iterator[Extent]:
         size = inode.size
         match inode.layout:
-            case Layout.FLAT_PLAIN:
-                if size:
-                    yield Extent(0, size, self.source, inode.union * self.block)
             case Layout.FLAT_INLINE:
                 cut = size - size % self.block
                 if cut:
@@ -280,17 +281,18 @@ class _Image:
             raise ValueError("a hole")
         return data
 
-    def _children(self, inode: _Inode) -> dict[bytes, Node]:
+    def _children(self, nid: int, inode: _Inode) -> dict[bytes, Node]:
         try:
             data = self._content(inode, _MAX_DIRECTORY)
-            entries = [
-                entry
-                for at in range(0, len(data), self.block)
-                for entry in _directory_block(data[at : at + self.block])
-            ]
+            entries: dict[bytes, int] = {}
+            for at in range(0, len(data), self.block):
+                entries.update(_directory_block(data[at : at + self.block]))
         except (StructError, ValueError) as error:
-            raise RootfsError(f"{self.path}: the EROFS directory {inode.nid} is damaged ({error})") from None
-        return {name: self.node(nid) for name, nid in entries if name not in {b".", b".."}}
+            raise RootfsError(f"{self.path}: the EROFS directory {nid} is damaged ({error})") from None
+        entries.pop(b".", None)
+        entries.pop(b"..", None)
+        node = self.node
+        return {name: node(number) for name, number in entries.items()}
 
 
 def _directory_block(data: bytes) -> Iterator[tuple[bytes, int]]:
@@ -298,12 +300,14 @@ def _directory_block(data: bytes) -> Iterator[tuple[bytes, int]]:
     size = int.from_bytes(data[8:10], "little")  # the first entry's nameoff: where the entries end
     if size % DIRENT.size or not DIRENT.size <= size < len(data):
         raise ValueError("a broken block of entries")
-    entries = [(nid, nameoff) for nid, nameoff, _, _ in DIRENT.iter_unpack(data[:size])]
-    ends = [nameoff for _, nameoff in entries[1:]] + [len(data)]
-    for (nid, start), end in zip(entries, ends, strict=True):
-        name = data[start:end]
-        if end == len(data):
-            name = name.partition(b"\0")[0]
-        if not size <= start < end or not name or b"/" in name or b"\0" in name:
+    entries = list(DIRENT.iter_unpack(data[:size]))
+    end = data.find(b"\0", entries[-1][1])
+    starts = [nameoff for _, nameoff, _, _ in entries]
+    ends = [*starts[1:], end if end >= 0 else len(data)]
+    names = data[size : ends[-1]]
+    if b"/" in names or b"\0" in names:
+        raise ValueError("a broken entry")
+    for (nid, start, _, _), stop in zip(entries, ends, strict=True):
+        if not start < stop:
             raise ValueError("a broken entry")
-        yield name, nid
+        yield data[start:stop], nid
