@@ -107,6 +107,8 @@ def _request(step: Step, layers: tuple[int, ...], made: tuple[Mount, ...]) -> Re
         insecure=step.insecure,
         hostname=step.hostname,
         hosts=_hosts(step),
+        shm_size=step.limits.shm_size,
+        rlimits=tuple((one.resource, one.soft, one.hard) for one in step.limits.ulimits),
         resolv_conf=RESOLV_CONF.read_text(errors="surrogateescape") if RESOLV_CONF.is_file() else "",
     )
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -28,8 +28,11 @@ _MAIN: Final = (
 class Launcher:
     """One spawner process. `close` ends it, every step of it and every mount; so does this process's end."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start it; `folder` is any directory. SandboxError where the host does not allow it."""
+    def __init__(self, folder: Path, *, hold: Callable[[int], None] = lambda _: None) -> None:
+        """Start it; `folder` is any directory. SandboxError where the host does not allow it.
+
+        `hold` is given its process id while it starts, to limit it; what it raises ends it.
+        """
         self._lock = threading.Lock()
         self._numbers: dict[Path, int] = {}
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,6 +58,11 @@ class Launcher:
         finally:
             theirs.close()
             os.close(watched)
+        try:
+            hold(self._process.pid)
+        except BaseException:
+            self.close()
+            raise
         self._await_ready()
 
     def __enter__(self) -> Self:
@@ -70,7 +78,7 @@ class Launcher:
 
     def start(self, request: Request, channel: socket.socket, descriptors: Sequence[int]) -> None:
         """Start a step. Its reports come over the other end of `channel`; `descriptors` are stdout, stderr, the
-        working area and what `Attached` mounts count. The caller keeps and closes its own copies of all of them.
+        working area, what `Attached` mounts count, and the control groups. The caller keeps and closes its own copies.
         """
         if len(descriptors) + 2 > DESCRIPTORS:
             raise SandboxError(f"a step can have at most {DESCRIPTORS - 5} mounts")

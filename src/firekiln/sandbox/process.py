@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from typing import Final, NoReturn
 
@@ -55,6 +56,15 @@ def become(who: user.Identity, *, insecure: bool) -> None:
     if who.uid == 0 and not insecure:
         held = CAPABILITIES & _permitted()
         syscalls.capset(effective=held, permitted=held, inheritable=0)
+
+
+def limit(request: Request) -> None:
+    """Set the resource limits, while we may raise them. PermissionError where we may not."""
+    for number, soft, hard in request.rlimits:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except ValueError as error:
+            raise PermissionError(errno.EPERM, f"cannot set the ulimit: {error}") from error
 
 
 def environment(request: Request, who: user.Identity) -> dict[bytes, bytes]:

@@ -52,8 +52,10 @@ _KINDS: Final[dict[str, type[Mount]]] = {kind.__name__: kind for kind in (Stack,
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One step. Its first descriptors are fixed: the memory file, the step's socket, its stdout, stderr, working area.
+    The last `groups` are those of control groups to join.
 
-    `env` is complete but for HOME. `hosts` and `resolv_conf` are the contents of those files.
+    `env` is complete but for HOME. `hosts` and `resolv_conf` are the contents of those files. `rlimits` are setrlimit's
+    arguments. `pid_max` is the highest process id in the step (Linux 6.14 and later), 0 for the kernel's own.
     """
 
     layers: tuple[int, ...]
@@ -67,6 +69,10 @@ class Request:
     hostname: str
     hosts: str
     resolv_conf: str
+    shm_size: int
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    pid_max: int = 0
+    groups: int = 0
 
     def encode(self) -> bytes:
         mounts = [[type(mount).__name__, asdict(mount)] for mount in self.mounts]
@@ -76,7 +82,8 @@ class Request:
     def decode(cls, data: bytes) -> Request:
         made: dict[str, Any] = json.loads(data)
         mounts = tuple(_KINDS[kind](**_frozen(fields)) for kind, fields in made.pop("mounts"))
-        return cls(mounts=mounts, **_frozen(made))
+        rlimits = tuple(tuple(row) for row in made.pop("rlimits"))
+        return cls(mounts=mounts, rlimits=rlimits, **_frozen(made))
 
 
 def _frozen(fields: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,9 @@ def _kernel_mounts(request: Request) -> Iterator[tuple[str, int]]:
 
 def _proc(place: str, request: Request) -> None:
     syscalls.mount("proc", place, "proc", _LOCKED)
+    if request.pid_max:
+        with open(f"{place}/sys/kernel/pid_max", "w", encoding="utf-8") as file:
+            file.write(str(request.pid_max))
     if request.insecure:
         return
     for name in READ_ONLY:
@@ -218,7 +221,7 @@ def _dev(place: str, request: Request) -> None:
         os.mkdir(f"{place}/{name}")
     terminals = f"newinstance,ptmxmode=0666,mode=0620,gid={_TTY_GROUP}"
     syscalls.mount("devpts", f"{place}/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
-    syscalls.mount("shm", f"{place}/shm", "tmpfs", _LOCKED, "mode=1777,size=65536k")
+    syscalls.mount("shm", f"{place}/shm", "tmpfs", _LOCKED, f"mode=1777,size={request.shm_size}")
     syscalls.mount("mqueue", f"{place}/mqueue", "mqueue", _LOCKED)
 
 

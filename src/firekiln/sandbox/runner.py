@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
 from firekiln.errors import SandboxError
 from firekiln.rootfs.directory import opened_upper
 from firekiln.sandbox import running, upper
+from firekiln.sandbox.cgroup import Groups
 from firekiln.sandbox.handover import handed_over
 from firekiln.sandbox.launcher import Launcher
 from firekiln.sandbox.step import Outcome, Output, Step
 from firekiln.sandbox.stubs import prune
 
 NETWORKS: Final = frozenset({"default", "none", "host"})
+PROCESSES: Final = 8192
+"""Processes and threads that all steps together have by default: more than builds need, fewer than hurt a host."""
 
 
 class NamespaceRunner:
@@ -27,11 +32,17 @@ class NamespaceRunner:
     `work` is an existing folder on the store's disk (by default the host's for temporary files), perhaps shared with
     others; what a step makes there is locked while it lives and removed afterwards. `memory` False keeps upper sides
     off tmpfs. No process is started before the first step.
+
+    `processes` is how many processes and threads all steps together may have, 0 for any number. None is a number that
+    stops a fork bomb where the host can limit them at all.
     """
 
-    def __init__(self, work: Path | None = None, *, memory: bool = True) -> None:
+    def __init__(self, work: Path | None = None, *, memory: bool = True, processes: int | None = None) -> None:
         self._work = work or Path(tempfile.gettempdir())
         self._memory = memory
+        self._processes = processes
+        self._pid_max = 0
+        self._groups = Groups()
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
 
@@ -47,6 +58,7 @@ class NamespaceRunner:
             if self._launcher is not None:
                 self._launcher.close()
                 self._launcher = None
+            self._groups.close()
 
     def supports(self, networks: Sequence[str]) -> bool:
         """True for `default`, `none` and `host`. `default` is the host's network too."""
@@ -61,7 +73,7 @@ class NamespaceRunner:
         if os.geteuid() != 0:
             raise SandboxError("RUN steps need root", hint="run it as root: sudo firekiln …")
         with ExitStack() as held:
-            area = held.enter_context(self._area())
+            area = held.enter_context(self._area(step))
             ended = self._run(step, area, output, cancel)
             if ended.status != 0 and ended.was_full:
                 output(2, b"firekiln: no room left in memory; running the step again on the disk\n")
@@ -71,19 +83,23 @@ class NamespaceRunner:
             assert ended.status is not None
             diff = held.enter_context(opened_upper(f"{area.path}/upper", user_xattrs=False))
             prune(diff, ended.stubs)
-            yield Outcome(status=ended.status, diff=diff)
+            yield Outcome(status=ended.status, diff=diff, out_of_memory=ended.out_of_memory)
 
-    def _area(self) -> AbstractContextManager[upper.Area]:
-        size = upper.tmpfs_size() if self._memory else 0
+    def _area(self, step: Step) -> AbstractContextManager[upper.Area]:
+        """Files in memory would count as the step's own memory, so that a step with a limit writes to the disk."""
+        size = upper.tmpfs_size() if self._memory and not step.limits.memory else 0
         return upper.on_tmpfs(size) if size else upper.on_disk(self._work)
 
     def _run(self, step: Step, area: upper.Area, output: Output, cancel: threading.Event) -> running.Running:
         launcher = self._started()
         with ExitStack() as held:
+            group = held.enter_context(self._groups.step(step.limits))
             request, mounts = held.enter_context(handed_over(step, area, launcher))
-            under_way = held.enter_context(running.started(launcher, request, area, mounts))
+            request = replace(request, pid_max=self._pid_max, groups=len(group.joining))
+            under_way = held.enter_context(running.started(launcher, request, area, [*mounts, *group.joining]))
             try:
                 under_way.follow(output, cancel)
+                under_way.out_of_memory = group.ran_out_of_memory()
             except running.SpawnerGoneError:
                 reason = launcher.last_words()
                 self._forget(launcher)
@@ -99,11 +115,28 @@ class NamespaceRunner:
             if self._launcher is None:
                 upper.sweep(self._work)
                 self._memory = self._memory and upper.tmpfs_keeps_xattrs()
-                self._launcher = Launcher(self._work)
+                self._launcher = Launcher(self._work, hold=self._hold)
             return self._launcher
+
+    def _hold(self, spawner: int) -> None:
+        """Limit the number of processes, by a control group or else by that of process ids."""
+        if self._processes == 0:
+            return
+        try:
+            self._groups.hold(spawner, processes=self._processes or PROCESSES)
+        except SandboxError:
+            if self._processes is not None:
+                raise
+            self._pid_max = PROCESSES if _pid_max_is_private() else 0
 
     def _forget(self, launcher: Launcher) -> None:
         with self._lock:
             if self._launcher is launcher:
                 self._launcher = None
         launcher.close()
+
+
+def _pid_max_is_private() -> bool:
+    """Whether /proc/sys/kernel/pid_max is the pid namespace's own, not the whole host's: since Linux 6.14."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 14)

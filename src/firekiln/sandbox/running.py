@@ -41,6 +41,7 @@ class Running:
     status: int | None = None
     cancelled: bool = False
     was_full: bool = False
+    out_of_memory: bool = False
     _poll: select.poll = field(default_factory=select.poll)
 
     def follow(self, output: Output, cancel: threading.Event) -> None:
@@ -105,7 +106,7 @@ class Running:
 
 @contextmanager
 def started(launcher: Launcher, request: Request, area: Area, mounts: Sequence[int]) -> Iterator[Running]:
-    """Start the step of `request`, whose `Attached` mounts count `mounts`."""
+    """Start the step of `request`, whose `Attached` mounts count `mounts`; its control groups come after them."""
     with ExitStack() as held:
         with ExitStack() as theirs:
             channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -28,13 +28,7 @@ from firekiln.sandbox import process, root, seccomp, syscalls
 from firekiln.sandbox.network import loopback_up
 from firekiln.sandbox.request import DESCRIPTORS, Report, Request
 
-NAMESPACES: Final = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWCGROUP
-)
+NAMESPACES: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 _ALIVE: Final = 0
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
@@ -164,6 +158,9 @@ def _step(request: Request, channel: socket.socket, descriptors: list[int], spaw
     """The child's life: its root, its identity, its program. It never returns."""
     try:
         _die_with(spawner)
+        for fd in descriptors[len(descriptors) - request.groups :]:
+            os.write(fd, b"0")
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)  # its root is the group that we are in now
         os.setsid()
         os.umask(0o022)
         stubs = root.assemble(request, descriptors[4], descriptors[5:])
@@ -177,6 +174,7 @@ def _step(request: Request, channel: socket.socket, descriptors: list[int], spaw
         who = process.identity(request)
         process.change_directory(request.cwd)
         _send(channel, Report(stubs=tuple(stubs)))
+        process.limit(request)
         process.become(who, insecure=request.insecure)
         _die_with(_SPAWNER)  # a change of identity forgets the signal
         process.start(request, process.environment(request, who))

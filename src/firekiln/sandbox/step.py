@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from firekiln.rootfs.tree import Tree
+from firekiln.sandbox.limits import Limits
 from firekiln.values import dataclass
 
 Output: TypeAlias = Callable[[int, bytes], None]
@@ -104,6 +105,7 @@ class Step:
     extra_hosts: Mapping[str, str] = field(default_factory=dict)
     ca_bundle: Path | None = None
     hostname: str = "buildkitsandbox"
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +113,9 @@ class Outcome:
     """How a step ended: `status` as a shell says it (128 + n for signal n), and what it changed.
 
     `diff` is an overlay's upper side as a Tree: new and changed nodes, whiteouts, opaque directories. Its sources die
-    with the context manager that yielded it.
+    with the context manager that yielded it. `out_of_memory`: a process was killed because of `limits.memory`.
     """
 
     status: int
     diff: Tree
+    out_of_memory: bool = False

@@ -18,6 +18,10 @@ def test_a_request_survives_the_border_with_any_bytes_in_it():
         hostname="h",
         hosts="",
         resolv_conf="",
+        shm_size=1 << 20,
+        rlimits=((7, 5, -1), (6, 1, 2)),
+        pid_max=400,
+        groups=2,
     )
     assert Request.decode(request.encode()) == request
 
