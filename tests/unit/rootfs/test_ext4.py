@@ -210,6 +210,27 @@ def test_xattrs_lie_in_the_inode_in_a_block_or_in_one_that_many_share(tmp_path):
     )
 
 
+def test_xattrs_beyond_a_block_have_inodes_of_their_own_which_many_share(tmp_path):
+    large, largest = (b"user.large", b"v" * 5000), (b"user.largest", b"w" * 65_536)
+    tree = folder(
+        {
+            b"both": attributed(large, largest),
+            b"twice": attributed(large, (b"user.other", large[1])),
+            b"many": attributed(*((b"user.%03d" % number, b"%d" % number * 50) for number in range(100))),
+            b"d": Directory(meta=Meta(mode=0o755, xattrs=((b"trusted.large", b"v" * 9000),))),
+            **{b"%d" % number: attributed(large) for number in range(1100)},
+        }
+    )
+    there_and_back(tree, tmp_path / "image", journal=True)
+
+
+@needs_e2fsprogs
+def test_only_an_image_with_xattrs_beyond_a_block_has_the_feature_for_them(tmp_path):
+    for value, there in ((b"v" * 3900, False), (b"v" * 4100, True)):
+        ext4.write(folder({b"f": attributed((b"user.a", value))}), tmp_path / "image")
+        assert ("ea_inode" in dumpe2fs(tmp_path / "image", "Filesystem features")) is there
+
+
 def test_a_posix_acl_comes_back_in_the_form_of_getxattr(tmp_path):
     meta = Meta(mode=0o755, xattrs=((b"system.posix_acl_access", ACL), (b"system.posix_acl_default", ACL)))
     there_and_back(folder({b"d": Directory(meta=meta)}), tmp_path / "image")
@@ -350,7 +371,11 @@ SHARED = file()
     [
         (folder({b"d": folder({b"n" * 256: file()})}), "/d/n+: a name of 256 bytes"),
         (folder({b"l": link(b"t" * 4096)}), "/l: a link's target of 4096 bytes"),
-        (folder({b"f": attributed((b"user.a", b"v" * 4070))}), r"/f: extended attributes of \d+ bytes"),
+        (folder({b"f": attributed((b"user.a", b"v" * 65_537))}), r"/f: extended attribute 'user.a' of 65537 bytes"),
+        (
+            folder({b"f": attributed(*((b"user.%0200d" % number, b"v") for number in range(20)))}),
+            r"/f: 20 extended attributes; ext4 has no room for \d+ bytes of their names",
+        ),
         (folder({b"f": attributed((b"system.data", b""))}), "/f: ext4 cannot hold an extended attribute named"),
         (folder({b"f": attributed((b"user.", b""))}), "/f: ext4 cannot hold"),
         (folder({b"f": attributed((b"system.posix_acl_access", b"12"))}), "/f: its POSIX ACL is malformed"),
@@ -398,7 +423,16 @@ def test_what_is_no_ext4_image_is_refused(tmp_path, data):
 
 @needs_e2fsprogs
 @pytest.mark.parametrize(
-    ("options", "message"), [(["-b", "1024"], "other blocks"), (["-O", "^extent,^64bit"], "features")]
+    ("options", "message"),
+    [
+        (["-b", "1024"], "other blocks than of 4096"),
+        (["-O", "^extent,^64bit"], "none of extents"),
+        (["-b", "4096", "-O", "bigalloc"], "features that are not known here: bigalloc"),
+        (["-b", "4096", "-O", "inline_data"], "features that are not known here: inline_data"),
+        (["-b", "4096", "-O", "encrypt"], "features that are not known here: encrypt"),
+        (["-b", "4096", "-O", "casefold"], "features that are not known here: casefold"),
+        (["-b", "4096", "-O", "mmp"], "features that are not known here: mmp"),
+    ],
 )
 def test_other_kinds_of_ext4_are_refused(tmp_path, options, message):
     with (tmp_path / "image").open("wb") as image:

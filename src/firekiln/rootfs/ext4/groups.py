@@ -24,6 +24,7 @@ from firekiln.rootfs.ext4.layout import (
     FIRST_INODE,
     GROUP,
     INCOMPAT_64BIT,
+    INCOMPAT_EA_INODE,
     INCOMPAT_EXTENTS,
     INCOMPAT_FILETYPE,
     INCOMPAT_FLEX_BG,
@@ -67,6 +68,16 @@ class Identity:
     hash_seed: bytes
     label: bytes
     epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What the superblock keeps of the inodes: a copy of the journal's, empty without one; whether there are values of
+    extended attributes among them.
+    """
+
+    journal_inode: bytes
+    values: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +180,9 @@ def _descriptor(
 
 
 def superblock(
-    geometry: Geometry, identity: Identity, *, free_blocks: int, free_inodes: int, journal_inode: bytes, group: int
+    geometry: Geometry, identity: Identity, *, free_blocks: int, free_inodes: int, kept: Kept, group: int
 ) -> Superblock:
-    """The superblock in `group`. `journal_inode` is what it keeps of that, empty without a journal."""
+    """The superblock in `group`."""
     compat = COMPAT_EXT_ATTR | COMPAT_DIR_INDEX
     compat |= (COMPAT_HAS_JOURNAL if geometry.journal else 0) | (COMPAT_RESIZE_INODE if geometry.reserved else 0)
     return Superblock(
@@ -197,14 +208,14 @@ def superblock(
         inode_size=INODE_SIZE,
         block_group_nr=group,
         feature_compat=compat,
-        feature_incompat=_INCOMPAT,
+        feature_incompat=_INCOMPAT | (INCOMPAT_EA_INODE if kept.values else 0),
         feature_ro_compat=_RO_COMPAT,
         uuid=identity.uuid,
         volume_name=identity.label,
         reserved_gdt_blocks=geometry.reserved,
         journal_inum=JOURNAL_INODE if geometry.journal else 0,
         jnl_backup_type=_BACKUP_OF_JOURNAL_INODE if geometry.journal else 0,
-        jnl_blocks=journal_inode,
+        jnl_blocks=kept.journal_inode,
         hash_seed=identity.hash_seed,
         def_hash_version=HALF_MD4,
         desc_size=DESCRIPTOR.size,
@@ -217,9 +228,7 @@ def superblock(
     )
 
 
-def copies(
-    geometry: Geometry, identity: Identity, all_groups: list[Group], journal_inode: bytes
-) -> Iterator[tuple[int, bytes]]:
+def copies(geometry: Geometry, identity: Identity, all_groups: list[Group], kept: Kept) -> Iterator[tuple[int, bytes]]:
     """Superblock and descriptors, at the offset in bytes of each of their copies, the first one included."""
     descriptors = b"".join(group.descriptor for group in all_groups)
     free_blocks = sum(group.free_blocks for group in all_groups)
@@ -230,7 +239,7 @@ def copies(
             identity,
             free_blocks=free_blocks,
             free_inodes=free_inodes,
-            journal_inode=journal_inode,
+            kept=kept,
             group=index & 0xFFFF,  # as the kernel does: s_block_group_nr has 16 bits
         ).pack()
         padding = 0 if index else SUPERBLOCK_OFFSET  # group 0 leaves room for a boot sector

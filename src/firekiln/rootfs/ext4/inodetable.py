@@ -13,6 +13,7 @@ from firekiln.rootfs.ext4.layout import (
     EXTRA_ISIZE,
     FLAG_EXTENTS,
     FLAG_INDEX,
+    FLAG_VALUE,
     INLINE_DATA,
     INLINE_XATTRS,
     INODE,
@@ -24,7 +25,7 @@ from firekiln.rootfs.ext4.layout import (
     SECTORS,
     Checksum,
 )
-from firekiln.rootfs.ext4.plan import Inode, Plan
+from firekiln.rootfs.ext4.plan import Inode, Plan, Value
 from firekiln.rootfs.tree import Directory, File, Meta
 
 _FIRST_SECOND, _LAST_SECOND = -(1 << 31), (3 << 32) + (1 << 31) - 1
@@ -55,6 +56,8 @@ def inode_table(planned: Plan, checksum: Checksum) -> bytearray:
     table = bytearray(planned.last_inode * INODE_SIZE)
     for inode in planned.inodes:
         pack_into(table, inode, checksum)
+    for content, value in planned.values.items():
+        _put(table, value.number, _value_record(value, checksum.of(content)), checksum)
     return table
 
 
@@ -73,9 +76,24 @@ def pack_into(table: bytearray, inode: Inode, checksum: Checksum) -> None:
         *(sectors >> 32, inode.xattrs_at >> 32, meta.uid >> 16, meta.gid >> 16, 0, 0, EXTRA_ISIZE, 0),
         *(extra, extra, extra, time, extra, 0),
     )
-    record = (record.ljust(INLINE_XATTRS, b"\0") + inode.xattrs.inline).ljust(INODE_SIZE, b"\0")
-    value = checksum.of_inode(inode.number, record)
-    at = (inode.number - 1) * INODE_SIZE
+    _put(table, inode.number, record.ljust(INLINE_XATTRS, b"\0") + inode.xattrs.inline, checksum)
+
+
+def _value_record(inode: Value, content_checksum: int) -> bytes:
+    """Where times stand, the inode of an xattr's value keeps its checksum, and how many entries name it."""
+    assert inode.references < 1 << 32, "there are fewer inodes"
+    sectors = inode.blocks * SECTORS
+    return INODE.pack(
+        *(inode.mode | 0o600, 0, inode.size, content_checksum, 0, 0, 0, 0, 1, sectors, FLAG_EXTENTS | FLAG_VALUE),
+        *(inode.references, inode.block, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, EXTRA_ISIZE, 0, 0, 0, 0, 0, 0, 0),
+    )
+
+
+def _put(table: bytearray, number: int, record: bytes, checksum: Checksum) -> None:
+    """An inode's bytes at their place, with their checksum."""
+    record = record.ljust(INODE_SIZE, b"\0")
+    value = checksum.of_inode(number, record)
+    at = (number - 1) * INODE_SIZE
     table[at : at + INODE_SIZE] = record
     _HALF.pack_into(table, at + INODE_CHECKSUM_LO, value & 0xFFFF)
     _HALF.pack_into(table, at + INODE_CHECKSUM_HI, value >> 16)

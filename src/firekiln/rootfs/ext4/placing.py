@@ -6,6 +6,7 @@ The content of files comes first, since it takes longest to write, and need not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4 import directory, extents, xattr
@@ -20,13 +21,14 @@ from firekiln.rootfs.tree import Directory, File
 
 def needed(planned: Plan) -> int:
     """Blocks at most that the functions below take, together."""
-    return sum(inode.blocks for inode in planned.inodes) + len(_xattr_blocks(planned))
+    every = chain(planned.inodes, planned.values.values())
+    return sum(inode.blocks for inode in every) + len(_xattr_blocks(planned))
 
 
 def place_files(planned: Plan, space: Space) -> Copies:
     """Places the files' content, from the front of `space` on, and says what is to be copied there."""
     copies = Copies()
-    for inode in planned.inodes:
+    for inode in chain(planned.inodes, planned.values.values()):
         node = inode.node
         if isinstance(node, File):
             spans = inode.spans
@@ -45,9 +47,9 @@ def place_metadata(planned: Plan, space: Space, checksum: Checksum, hash_seed: b
     place.
     """
     blocks: list[tuple[int, bytes]] = []
-    for block, users in _xattr_blocks(planned):
+    for packed, users in _xattr_blocks(planned):
         at = space.take_one()
-        blocks.append((at, xattr.finish_block(block, at, len(users), checksum)))
+        blocks.append((at, xattr.finish_block(packed, at, len(users), checksum, planned.refer_to)))
         for inode in users:
             inode.xattrs_at = at
     for inode in planned.inodes:
@@ -56,7 +58,7 @@ def place_metadata(planned: Plan, space: Space, checksum: Checksum, hash_seed: b
         if inode.data:
             inode.runs = space.take(blocks_of(inode.size))
             blocks.extend(_pieces(inode.data, inode.runs))
-    for inode in planned.inodes:
+    for inode in chain(planned.inodes, planned.values.values()):
         _complete(inode, space, checksum, blocks)
     return blocks
 
@@ -78,9 +80,9 @@ def _fill(inode: Inode, checksum: Checksum, hash_seed: bytes) -> None:
 
 
 def _complete(inode: Inode, space: Space, checksum: Checksum, blocks: list[tuple[int, bytes]]) -> None:
-    """i_block, with the tree behind it, and the number of blocks."""
+    """i_block, with the tree behind it, and the number of blocks, those of shared xattrs' values included."""
     runs = inode.runs
-    used = 1 if inode.xattrs_at else 0
+    used = 1 + sum(blocks_of(len(value)) for _, value in inode.xattrs.values) if inode.xattrs_at else 0
     if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
         inode.block = extents.pack_one(runs[0])  # nearly all files
         used += runs[0].length
@@ -91,14 +93,14 @@ def _complete(inode: Inode, space: Space, checksum: Checksum, blocks: list[tuple
     inode.blocks = used
 
 
-def _xattr_blocks(planned: Plan) -> list[tuple[bytes, list[Inode]]]:
+def _xattr_blocks(planned: Plan) -> list[tuple[xattr.Packed, list[Inode]]]:
     """Blocks of xattrs, each with the inodes that share it."""
-    users: dict[bytes, list[Inode]] = {}
+    users: dict[tuple[object, ...], list[Inode]] = {}
     for inode in planned.inodes:
         if inode.xattrs.block:
-            users.setdefault(inode.xattrs.block, []).append(inode)
+            users.setdefault((inode.xattrs.block, *inode.xattrs.values), []).append(inode)
     most = xattr.MAX_SHARED
-    return [(block, them[at : at + most]) for block, them in users.items() for at in range(0, len(them), most)]
+    return [(them[0].xattrs, them[at : at + most]) for them in users.values() for at in range(0, len(them), most)]
 
 
 def _pieces(data: bytes, runs: Sequence[Run]) -> list[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ Pure, and the same for the same Tree, in whatever order its directories were fil
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,15 +59,29 @@ class Inode(common.Inode):
     xattrs_at: int = 0
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Value(Inode):
+    """The inode of an extended attribute's value. `references` are the entries that name it, once they are placed."""
+
+    references: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`inodes` in order, numbered as ext4 does."""
+    """`inodes` in order, numbered as ext4 does; behind them those of xattrs' `values` that no block has room for."""
 
     inodes: list[Inode]
+    values: dict[bytes, Value]
 
     @property
     def last_inode(self) -> int:
-        return max(self.inodes[-1].number, FIRST_INODE)
+        return max(self.inodes[-1].number + len(self.values), FIRST_INODE)
+
+    def refer_to(self, value: bytes) -> int:
+        """The inode of a value, which one entry more names now."""
+        inode = self.values[value]
+        inode.references += 1
+        return inode.number
 
     def digest(self) -> bytes:
         """32 bytes that stand for all but the content of files. To be asked for before metadata are placed."""
@@ -90,7 +105,22 @@ def plan(tree: Tree, *, epoch: int, whiteouts: bool) -> Plan:
             _measure(inode, packed, whiteouts=whiteouts)
         except RootfsError as error:
             raise RootfsError(f"/{shown(inode.path)}: {error.message}", hint=error.hint) from None
-    return Plan(inodes=inodes)
+    return Plan(inodes=inodes, values=_values(inodes))
+
+
+def _values(inodes: list[Inode]) -> dict[bytes, Value]:
+    """The values that have inodes of their own, each of them once."""
+    values: dict[bytes, Value] = {}
+    number = max(inodes[-1].number, FIRST_INODE) + 1
+    for inode in inodes:
+        for _, content in inode.xattrs.values:
+            if content not in values:
+                node = File.of(content, _NO_META)
+                value = Value(path=inode.path, node=node, type=stat.S_IFREG, number=number, parent=None)
+                _measure_file(value, node)
+                values[content] = value
+                number += 1
+    return values
 
 
 def _with_lost_found(tree: Tree, epoch: int) -> Tree:

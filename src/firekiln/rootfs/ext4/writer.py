@@ -71,7 +71,8 @@ def write(
     ext4 has them and e2fsck believes them (1901 to 2446, but not 2310 to 2378), others as the nearest; access, change
     and birth get the time of modification.
     Whiteouts and opaque directories, which a merged Tree has not, are stored as overlayfs wants them with
-    `whiteouts`, and refused without. `progress` is called by another thread.
+    `whiteouts`, and refused without. Extended attributes beyond an inode's rest and one block have inodes of their own
+    (feature ea_inode: Linux 4.13, but not GRUB, reads them). `progress` is called by another thread.
 
     RootfsError, with the path within the Tree, for what ext4 cannot hold, for content that ends early and for a size
     that is too small; OSError where the host fails. A file that was begun is left to the caller, who alone knows its
@@ -163,11 +164,11 @@ def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[_Pi
     blocks = place_metadata(planned, layout.space, checksum, identity.hash_seed)
     yield from ((block * BLOCK, data) for block, data in blocks)
     table = inodetable.inode_table(planned, checksum)
-    kept = b""
+    journal_inode = b""
     if geometry.journal:
         inode = inodetable.journal_inode(layout, identity.epoch, checksum)
         inodetable.pack_into(table, inode, checksum)
-        kept = inodetable.kept_of_journal(inode)
+        journal_inode = inodetable.kept_of_journal(inode)
         yield layout.journal[0].physical * BLOCK, journal_superblock(geometry.journal, BLOCK, identity.uuid)
     if layout.resize is not None:
         inodetable.pack_into(table, inodetable.resize_inode(layout, identity.epoch), checksum)
@@ -179,7 +180,9 @@ def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[_Pi
     made = list(groups.groups(layout, last_inode=planned.last_inode, directories=directories, checksum=checksum))
     for group in made:
         yield from group.bitmaps()
-    yield from groups.copies(geometry, identity, made, kept)
+    yield from groups.copies(
+        geometry, identity, made, groups.Kept(journal_inode=journal_inode, values=bool(planned.values))
+    )
 
 
 def _write_all(fd: int, pieces: Iterable[_Piece]) -> None:

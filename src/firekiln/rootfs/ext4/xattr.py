@@ -1,4 +1,5 @@
-"""Extended attributes as ext4 stores them: in what an inode has left, and in one block more.
+"""Extended attributes as ext4 stores them: in what an inode has left, in one block more, and values that have no room
+there in inodes of their own (feature ea_inode, Linux 4.13).
 
 Source: Linux, `fs/ext4/xattr.h`, `xattr.c`, `acl.h`. POSIX ACLs have a form of their own on the disk, shorter than the
 one that getxattr(2) gives and a Tree holds.
@@ -7,7 +8,7 @@ one that getxattr(2) gives and a Tree holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final
 
@@ -34,6 +35,7 @@ _ACLS: Final = (2, 3)
 _NOT_STORED: Final = {b"system.data", b"system.richacl"}
 """Names that mean something else to ext4."""
 _MAX_NAME = 255
+_MAX_VALUE = 65536  # XATTR_SIZE_MAX
 _INLINE_ROOM = INODE_SIZE - INLINE_XATTRS - 4
 _BLOCK_ROOM = BLOCK - HEADER.size
 _CHECKSUM_AT = 16
@@ -51,21 +53,28 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """`inline` goes into the inode, `block` (empty, or BLOCK bytes without place and checksum) elsewhere."""
+    """`inline` goes into the inode, `block` (empty, or BLOCK bytes without place and checksum) elsewhere.
+
+    `values` go to inodes of their own; each comes with the offset of its entry in `block`.
+    """
 
     inline: bytes = b""
     block: bytes = b""
+    values: tuple[tuple[int, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Attribute:
+    """`apart`: its value has an inode of its own."""
+
     index: int
     suffix: bytes
     value: bytes
+    apart: bool = False
 
     @property
     def room(self) -> int:
-        return ENTRY.size + _padded(len(self.suffix)) + _padded(len(self.value))
+        return ENTRY.size + _padded(len(self.suffix)) + (0 if self.apart else _padded(len(self.value)))
 
     @property
     def order(self) -> tuple[int, int, bytes]:
@@ -84,16 +93,39 @@ def pack(xattrs: Xattrs) -> Packed:
             inline.append(attribute)
         else:
             outside.append(attribute)
-    total = sum(attribute.room for attribute in outside)
-    if total + 4 > _BLOCK_ROOM:
-        raise RootfsError(f"extended attributes of {total} bytes; ext4 has room for {_BLOCK_ROOM - 4} in a block")
+    outside = _fitting(outside)
     return Packed(
         inline=_U32.pack(MAGIC) + _area(inline, _INLINE_ROOM, 0, hashed=False) if inline else b"",
         block=_block(outside) if outside else b"",
+        values=tuple(_apart(outside)),
     )
 
 
+def _fitting(attributes: list[_Attribute]) -> list[_Attribute]:
+    """The same in a block's room: as many of the largest values as need be set apart."""
+    excess = sum(attribute.room for attribute in attributes) + 4 - _BLOCK_ROOM
+    apart: set[_Attribute] = set()
+    for attribute in sorted(attributes, key=lambda found: (-len(found.value), found.order)):
+        if excess <= 0:
+            break
+        apart.add(attribute)
+        excess -= _padded(len(attribute.value))
+    if excess > 0:
+        raise RootfsError(f"{len(attributes)} extended attributes; ext4 has no room for {excess} bytes of their names")
+    return [replace(attribute, apart=True) if attribute in apart else attribute for attribute in attributes]
+
+
+def _apart(attributes: list[_Attribute]) -> Iterator[tuple[int, bytes]]:
+    at = HEADER.size
+    for attribute in attributes:
+        if attribute.apart:
+            yield at, attribute.value
+        at += ENTRY.size + _padded(len(attribute.suffix))
+
+
 def _attribute(name: bytes, value: bytes) -> _Attribute:
+    if len(value) > _MAX_VALUE:
+        raise RootfsError(f"extended attribute {shown(name)!r} of {len(value)} bytes; the kernel takes {_MAX_VALUE}")
     for index, prefix in _PREFIXES.items():
         if index in _ACLS:
             if name == prefix:
@@ -108,12 +140,13 @@ def _area(attributes: list[_Attribute], size: int, base: int, *, hashed: bool) -
     area = bytearray(size)
     at, end = 0, size
     for attribute in attributes:
-        value = attribute.value
+        size = len(attribute.value)
+        value = b"" if attribute.apart else attribute.value
         end -= _padded(len(value))
         area[end : end + len(value)] = value
         offset = base + end if value else 0
-        entry_hash = _entry_hash(attribute) if hashed else 0
-        ENTRY.pack_into(area, at, len(attribute.suffix), attribute.index, offset, 0, len(value), entry_hash)
+        entry_hash = _entry_hash(attribute.suffix, value) if hashed else 0
+        ENTRY.pack_into(area, at, len(attribute.suffix), attribute.index, offset, 0, size, entry_hash)
         at += ENTRY.size
         area[at : at + len(attribute.suffix)] = attribute.suffix
         at += _padded(len(attribute.suffix))
@@ -121,28 +154,41 @@ def _area(attributes: list[_Attribute], size: int, base: int, *, hashed: bool) -
 
 
 def _block(attributes: list[_Attribute]) -> bytes:
-    block_hash = 0
-    for attribute in attributes:
-        block_hash = (block_hash << 16 | block_hash >> 16) & 0xFFFFFFFF ^ _entry_hash(attribute)
-    return HEADER.pack(MAGIC, 1, 1, block_hash, 0) + _area(attributes, _BLOCK_ROOM, HEADER.size, hashed=True)
+    return HEADER.pack(MAGIC, 1, 1, 0, 0) + _area(attributes, _BLOCK_ROOM, HEADER.size, hashed=True)
 
 
-def _entry_hash(attribute: _Attribute) -> int:
-    value = 0
-    for byte in attribute.suffix:
-        value = (value << 5 | value >> 27) & 0xFFFFFFFF ^ byte
-    padded = attribute.value.ljust(_padded(len(attribute.value)), b"\0")
-    for (word,) in _U32.iter_unpack(padded):
-        value = (value << 16 | value >> 16) & 0xFFFFFFFF ^ word
-    return value
+def _entry_hash(suffix: bytes, value: bytes) -> int:
+    """e_hash. Of a value in an inode of its own, that one's checksum counts in its place."""
+    found = 0
+    for byte in suffix:
+        found = (found << 5 | found >> 27) & 0xFFFFFFFF ^ byte
+    for (word,) in _U32.iter_unpack(value.ljust(_padded(len(value)), b"\0")):
+        found = (found << 16 | found >> 16) & 0xFFFFFFFF ^ word
+    return found
 
 
-def finish_block(block: bytes, place: int, users: int, checksum: Checksum) -> bytes:
-    """A block of `pack` as it is written at block `place` for `users` inodes."""
-    data = bytearray(block)
-    _U32.pack_into(data, 4, users)
+def finish_block(
+    packed: Packed, place: int, users: int, checksum: Checksum, number_of: Callable[[bytes], int]
+) -> bytes:
+    """A block of `pack` as it is written at block `place` for `users` inodes; `number_of` knows the values' inodes."""
+    data = bytearray(packed.block)
+    for at, value in packed.values:
+        length, index, _, _, size, _ = ENTRY.unpack_from(data, at)
+        suffix = bytes(data[at + ENTRY.size : at + ENTRY.size + length])
+        entry_hash = _entry_hash(suffix, _U32.pack(checksum.of(value)))
+        ENTRY.pack_into(data, at, length, index, 0, number_of(value), size, entry_hash)
+    HEADER.pack_into(data, 0, MAGIC, users, 1, _block_hash(data), 0)
     _U32.pack_into(data, _CHECKSUM_AT, checksum.of(bytes(data), prefix=place.to_bytes(8, "little")))
     return bytes(data)
+
+
+def _block_hash(block: bytearray) -> int:
+    found, at = 0, HEADER.size
+    while any(block[at : at + 4]):
+        length, *_, entry_hash = ENTRY.unpack_from(block, at)
+        found = (found << 16 | found >> 16) & 0xFFFFFFFF ^ entry_hash
+        at += ENTRY.size + _padded(length)
+    return found
 
 
 ValueOf = Callable[[int, int], bytes]
