@@ -26,6 +26,7 @@ from firekiln.dockerfile.ignore import read_ignore
 from firekiln.errors import BuildError, ImageNotFoundError, ReferenceFormatError, UsageError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
+from firekiln.sandbox.limits import LEAST_MEMORY, SHM_SIZE, Limits, Ulimit
 from firekiln.store import Store, StoredImage
 from firekiln.values import dataclass
 
@@ -77,6 +78,11 @@ def build(
     ssh: Mapping[str, Path] | None = None,
     network: str = "default",
     add_hosts: Mapping[str, str] | None = None,
+    memory: int | None = None,
+    cpus: float | None = None,
+    pids_limit: int | None = None,
+    ulimits: Sequence[str] = (),
+    shm_size: int | None = None,
     allow: Collection[str] = (),
     ca_bundle: str | Path | None = "host",
     on_event: Subscriber | None = None,
@@ -92,6 +98,9 @@ def build(
     pull        ask other sources for base images before the store
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
     network     for RUN steps that ask for none: default, none or host
+    memory      the most that each RUN step may use, in bytes; cpus: how many processors' time
+    pids_limit  the most processes and threads of all RUN steps together; 0 is any number
+    ulimits     as docker's `--ulimit`: "nofile=1024:2048"; shm_size: of /dev/shm in RUN steps, in bytes
     allow       what RUN steps may ask for: network.host, security.insecure
     ca_bundle   certificates offered to RUN steps: a file, "host" for the host's, None for none
     on_event    is called with each progress event (`firekiln.build.events`), in order
@@ -127,6 +136,7 @@ def build(
             ssh=ssh or {},
             allow=frozenset(allow) | ({"network.host"} if network == "host" else frozenset()),
             ca_bundle=_ca_bundle(ca_bundle),
+            limits=_limits(memory, cpus, ulimits, shm_size),
         ),
         tags=tags,
     )
@@ -136,7 +146,7 @@ def build(
         engine = Engine(
             store=opened,
             sources=_sources(opened, events, pull=pull),
-            runner=_once(lambda: stack.enter_context(_namespaces(opened.temporary.folder))),
+            runner=_once(lambda: stack.enter_context(_namespaces(opened.temporary.folder, pids_limit))),
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
@@ -354,6 +364,19 @@ def parse_platform(text: str | None) -> Platform | None:
         raise UsageError(str(error)) from error
 
 
+def _limits(memory: int | None, cpus: float | None, ulimits: Sequence[str], shm_size: int | None) -> Limits:
+    """UsageError where a limit is none."""
+    if memory is not None and memory < LEAST_MEMORY:
+        raise UsageError("minimum memory limit allowed is 6MB")
+    if cpus is not None and cpus <= 0:
+        raise UsageError(f"--cpus {cpus:g}: give a number of processors above 0")
+    try:
+        parsed = tuple(Ulimit.parse(text) for text in ulimits)
+    except ValueError as error:
+        raise UsageError(f"--ulimit: {error}") from error
+    return Limits(memory=memory or 0, cpus=cpus or 0.0, ulimits=parsed, shm_size=shm_size or SHM_SIZE)
+
+
 def _ca_bundle(choice: str | Path | None) -> Path | None:
     if choice is None:
         return None
@@ -373,10 +396,10 @@ def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
 
 
 @contextlib.contextmanager
-def _namespaces(work: Path) -> Iterator[Runner]:
+def _namespaces(work: Path, processes: int | None) -> Iterator[Runner]:
     from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
 
-    with NamespaceRunner(work) as runner:
+    with NamespaceRunner(work, processes=processes) as runner:
         yield runner
 
 

@@ -16,6 +16,7 @@ from firekiln.cli.checks import LateWarnings, report_checks
 from firekiln.cli.export import Exports
 from firekiln.cli.options import build_arguments
 from firekiln.cli.progress import MODES, Quiet, display
+from firekiln.dockerfile.mounts import parse_size
 from firekiln.errors import StepFailedError, UsageError
 
 
@@ -37,6 +38,11 @@ class _Options(TypedDict):
     ssh: tuple[str, ...]
     network: str
     hosts: tuple[str, ...]
+    memory: str | None
+    cpus: float | None
+    pids_limit: int | None
+    ulimits: tuple[str, ...]
+    shm_size: str | None
     allow: tuple[str, ...]
     ca_bundle: str
     progress: str
@@ -63,6 +69,11 @@ class _Options(TypedDict):
 @click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET]", help="Offer an ssh agent to RUN.")
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="For RUN steps.")
 @click.option("--add-host", "hosts", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts for RUN steps.")
+@click.option("-m", "--memory", metavar="BYTES", help="The most memory that a RUN step may use.")
+@click.option("--cpus", type=float, help="How many processors a RUN step may use.")
+@click.option("--pids-limit", type=click.IntRange(-1), help="The most processes of all RUN steps; -1 is any number.")
+@click.option("--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="A resource limit of RUN steps.")
+@click.option("--shm-size", metavar="BYTES", help="Size of /dev/shm in RUN steps (default: 64m).")
 @click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="network.host or security.insecure.")
 @click.option("--ca-bundle", default="host", metavar="host|FILE|none", help="Certificates offered to RUN steps.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
@@ -99,6 +110,11 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             ssh=dict(_ssh(text) for text in options["ssh"]),
             network=options["network"],
             add_hosts=dict(_host(text) for text in options["hosts"]),
+            memory=_size("--memory", options["memory"]),
+            cpus=options["cpus"],
+            pids_limit=max(0, options["pids_limit"]) if options["pids_limit"] is not None else None,
+            ulimits=options["ulimits"],
+            shm_size=_size("--shm-size", options["shm_size"]),
             allow=options["allow"],
             ca_bundle=None if options["ca_bundle"] == "none" else options["ca_bundle"],
             on_event=view,
@@ -229,6 +245,13 @@ def _ssh(text: str) -> tuple[str, Path]:
     if not Path(socket).is_socket():
         raise UsageError(f"--ssh {text}: {socket} is no agent's socket", hint="keys as files are not supported yet")
     return name or "default", Path(socket)
+
+
+def _size(option: str, text: str | None) -> int | None:
+    try:
+        return parse_size(text) if text is not None else None
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g") from error
 
 
 def _host(text: str) -> tuple[str, str]:

@@ -28,10 +28,12 @@ from firekiln.build.solver import CanceledError, Inputs, Solved
 from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory, File, Meta, Node, Tree
+from firekiln.sandbox.limits import Limits
 from firekiln.sandbox.step import (
     FileMount,
     FolderMount,
     LayersMount,
+    Outcome,
     Output,
     ScratchMount,
     SocketMount,
@@ -57,7 +59,8 @@ class ExecOptions:
     """What the command line says about RUN steps.
 
     `network` stands for the steps that name none. `secrets` are by id, `ssh` are agents' sockets by id. `ca_bundle`
-    is offered to each step (see `Step`).
+    is offered to each step (see `Step`). `limits` are in no key, as with BuildKit: a step that passes them has the
+    same result.
     """
 
     network: str = "default"
@@ -65,6 +68,7 @@ class ExecOptions:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    limits: Limits = Limits()
     ca_bundle: Path | None = None
 
 
@@ -127,12 +131,18 @@ class Executor:
             if outcome.status != 0 or self._cancel.is_set():
                 raise self._unless_canceled(
                     StepFailedError(
-                        f"{_process(op)} did not complete successfully: exit code: {outcome.status}",
+                        f"{_process(op)} did not complete successfully: exit code: {outcome.status}{self._why(outcome)}",
                         status=outcome.status,
                         output=b"".join(kept),
                     )
                 )
             yield outcome.diff
+
+    def _why(self, outcome: Outcome) -> str:
+        """What the status itself does not say."""
+        if not outcome.out_of_memory:
+            return ""
+        return f": cannot allocate memory: it used all that --memory allows, {self._options.limits.memory >> 20} MiB"
 
     def _unless_canceled(self, error: FirekilnError) -> FirekilnError:
         """A step that was killed because another one failed has no failure of its own."""
@@ -167,6 +177,7 @@ class Executor:
             insecure=op.insecure,
             extra_hosts=self._options.extra_hosts,
             ca_bundle=self._options.ca_bundle,
+            limits=self._options.limits,
         )
 
     def _caches(self, op: ExecOp, inputs: Inputs, stack: contextlib.ExitStack) -> Mapping[str, Path]:
