@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from firekiln.machine.drives import layer_drives, make_scratch
 from firekiln.machine.ending import End
 from firekiln.machine.guestbin import pid1_path
 from firekiln.machine.initramfs import KernelModule, base_initramfs, write_initramfs
-from firekiln.machine.kernel import Kernel, default_kernel, kernel_file, pull
+from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.log import Stream
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
@@ -32,7 +31,7 @@ from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.supervise import abandon, detach, discard, lease_name, supervise, sweep
 from firekiln.oci.config import ImageConfig
 from firekiln.store import Layer, Store, StoredImage
-from firekiln.store.durable import store_errors
+from firekiln.store.durable import replace_file, store_errors
 
 Progress = Callable[[str], None]
 _SCRATCH = "scratch"
@@ -118,7 +117,7 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
         )
     )
     try:
-        store.leases.hold(lease_name(machine_id), _blobs(image, drives))
+        store.leases.hold(lease_name(machine_id), [*_blobs(image, drives), kernel.digest])
         document = _document(spec, process, hostname, drives)
         with store_errors(folder, "cannot prepare the machine in"):
             write_initramfs(spec.initramfs, _base_initramfs(store, kernel), document)
@@ -181,7 +180,7 @@ def _kernel(store: Store, options: RunOptions, architecture: str, progress: Prog
         )
     if options.kernel is not None:
         return kernel_file(store.root, options.kernel, architecture)
-    kernel = default_kernel(store.root, architecture)
+    kernel = intact_kernel(store, architecture)
     if kernel is None:
         progress("the store has no kernel yet: fetching Debian's")
         kernel = pull(store.root, architecture=architecture, progress=progress)
@@ -236,14 +235,14 @@ def _base_initramfs(store: Store, kernel: Kernel) -> Path:
     modules = kernel.modules_for(GUEST_MODULES)
     key = json.dumps([hashlib.sha256(pid1).hexdigest(), kernel.digest, [module.name for module in modules]])
     path = store.machines / "cache" / f"initramfs-{hashlib.sha256(key.encode()).hexdigest()}"
-    if not path.exists():
+    if not store.integrity.is_known(path):
         data = base_initramfs(
             pid1, [KernelModule(name=module.path.name, data=module.path.read_bytes()) for module in modules]
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)  # a cache: lost with the power it is made again, but never seen in part
+        with store_errors(path, "cannot write"):
+            replace_file(path, data, temporary=store.temporary.folder)
+        store.integrity.trust([path])
     return path
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,12 @@ class Integrity:
         if intact:
             self.trust([path])
         return intact
+
+    def is_known(self, path: Path) -> bool:
+        """Whether a file, of no digest, is the one that was trusted, in this boot; one that isn't is cheaply made."""
+        with store_errors(path, "cannot read"), suppress(FileNotFoundError):
+            return stamp_of(path) in (self._known.get(path), self._index.stamp(self._name(path)))
+        return False
 
     def trust(self, paths: Iterable[Path]) -> None:
         """Remember files that this process has just written or read, where anything can be remembered."""

@@ -8,6 +8,7 @@ ROOT/leases/NAME        digests that somebody uses, one a line
 ROOT/lock               byte ranges of it are the locks between processes
 ROOT/tmp/               what is being written; swept when its writer is gone
 ROOT/cache/             folders of RUN --mount=type=cache
+ROOT/contexts/          digests of build contexts' files by what stat(2) says of them: may be lost, costs work only
 ROOT/kernels/           kernels for machines
 ROOT/machines/          state of machines
 """

@@ -29,6 +29,7 @@ class Temporary:
         with self._guard:
             if self._folder is None:
                 with store_errors(self.parent, "cannot write to"):
+                    self.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                     sweep(self.parent)
                     self._folder, self._fd = _create(self.parent)
             return self._folder

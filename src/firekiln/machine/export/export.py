@@ -36,7 +36,7 @@ from firekiln.machine.export.output import (
 from firekiln.machine.export.owner import belonging_to
 from firekiln.machine.guestbin import pid1_path
 from firekiln.machine.initramfs import base_initramfs
-from firekiln.machine.kernel import Kernel, default_kernel, kernel_file, pull
+from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.oci.archive import TarLayer, layout, make_layer
 from firekiln.rootfs import tar
 from firekiln.rootfs.compression import compressed
@@ -171,7 +171,7 @@ def _kernel(store: Store, request: Request) -> Kernel:
     architecture = request.image.image.platform.architecture
     if request.kernel is not None:
         return kernel_file(store.root, request.kernel, architecture)
-    kernel = default_kernel(store.root, architecture)
+    kernel = intact_kernel(store, architecture)
     if kernel is None:
         request.notice("the store has no kernel yet: fetching Debian's")
         kernel = pull(store.root, architecture=architecture, progress=request.notice)

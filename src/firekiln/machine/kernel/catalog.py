@@ -10,9 +10,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +19,12 @@ from typing import Any, Literal
 from firekiln.errors import MachineError
 from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf
 from firekiln.machine.kernel.modules import load_order
+from firekiln.store import Store
 from firekiln.store.durable import fsync_directory
+from firekiln.store.temporary import Temporary
 
 Kind = Literal["own", "debian", "file"]
+_DESCRIPTION = "kernel.json"
 _PREFERENCE: Mapping[str, int] = {"own": 1, "debian": 0}
 """Our own kernel boots in a third of the time of Debian's, so it is taken where it is present."""
 
@@ -95,16 +97,27 @@ class NewKernel:
 
 def kernels(root: Path) -> list[Kernel]:
     """All kernels of the store, the preferred first: our own, then the newest."""
-    try:
-        folders = sorted(path for path in _folder(root).iterdir() if not path.name.startswith("."))
-    except FileNotFoundError:
-        return []
-    return sorted((_read(folder) for folder in folders), key=_rank, reverse=True)
+    return sorted((_read(folder) for folder in _folders(root)), key=_rank, reverse=True)
 
 
 def default_kernel(root: Path, architecture: str) -> Kernel | None:
     """The kernel that a machine of `architecture` boots where the user names none; None where the store has none."""
     return next((kernel for kernel in kernels(root) if kernel.architecture == architecture), None)
+
+
+def intact_kernel(store: Store, architecture: str) -> Kernel | None:
+    """As `default_kernel`, but each file's bytes are those that the description says; damaged kernels are set aside."""
+    for folder in _folders(store.root):
+        if not _is_described(folder):
+            store.integrity.set_aside(folder)
+    while (kernel := default_kernel(store.root, architecture)) is not None:
+        folder = kernel.image.parent
+        document = json.loads((folder / _DESCRIPTION).read_bytes())
+        files = (document["image"], *document["modules"])
+        if all(store.integrity.is_intact(folder / item["file"], item["digest"]) for item in files):
+            return kernel
+        store.integrity.set_aside(folder)
+    return None
 
 
 def add(root: Path, new: NewKernel) -> Kernel:
@@ -115,12 +128,11 @@ def add(root: Path, new: NewKernel) -> Kernel:
     target = folder / digest
     if not target.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-        try:
-            _write_all(temporary, document, new)
-            _rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with closing(Temporary(root / "tmp")) as temporary:
+            made = temporary.folder / digest
+            made.mkdir()
+            _write_all(made, document, new)
+            _rename(made, target)
     return _read(target)
 
 
@@ -140,14 +152,30 @@ def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
         if not image.exists():
             elf = extract_elf(data)
             image.parent.mkdir(parents=True, exist_ok=True)
-            temporary = image.with_name(f".{digest}.{os.getpid()}")
-            _write(temporary, elf)
-            temporary.replace(image)
+            with closing(Temporary(root / "tmp")) as temporary:
+                made = temporary.folder / digest
+                _write(made, elf)
+                made.replace(image)
     return Kernel(kind="file", version=path.name, architecture=architecture, digest=f"sha256:{digest}", image=image)
 
 
 def _folder(root: Path) -> Path:
     return root / "kernels"
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in _folder(root).iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _is_described(folder: Path) -> bool:
+    """Whether the description is the one that names the folder."""
+    try:
+        return hashlib.sha256((folder / _DESCRIPTION).read_bytes()).hexdigest() == folder.name
+    except FileNotFoundError:
+        return False
 
 
 def _document(new: NewKernel) -> bytes:
@@ -175,7 +203,7 @@ def _write_all(folder: Path, document: bytes, new: NewKernel) -> None:
     _write(folder / "vmlinux", new.image)
     for module in new.modules:
         _write(folder / "modules" / f"{module.name}.ko", module.data)
-    _write(folder / "kernel.json", document)
+    _write(folder / _DESCRIPTION, document)
     fsync_directory(folder / "modules")
     fsync_directory(folder)
 
@@ -198,7 +226,7 @@ def _rename(temporary: Path, target: Path) -> None:
 
 def _read(folder: Path) -> Kernel:
     try:
-        data = json.loads((folder / "kernel.json").read_bytes())
+        data = json.loads((folder / _DESCRIPTION).read_bytes())
         return Kernel(
             kind=data["kind"],
             version=data["version"],
