@@ -76,6 +76,10 @@ class _HostDirectory:
             raise self._error(b"", error) from None
         self._close = weakref.finalize(self, os.close, self._fd)
 
+    @property
+    def root(self) -> str:
+        return self._path
+
     def close(self) -> None:
         self._fd = -1
         self._close()
@@ -139,7 +143,15 @@ class _HostDirectory:
         meta = _meta(status, self._xattrs_of(parent, name))
         match stat.S_IFMT(status.st_mode):
             case stat.S_IFREG:
-                source = _HostFile(self, path, status.st_dev, status.st_ino)
+                source = HostFile(
+                    self,
+                    path,
+                    status.st_dev,
+                    status.st_ino,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_ctime_ns,
+                )
                 extents = tuple(
                     Extent(start, length, source, start) for start, length in _data(parent, name, status) if length
                 )
@@ -177,13 +189,24 @@ class _HostDirectory:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _HostFile:
-    """A file's content, found again by its path; RootfsError if another file lies there now."""
+class HostFile:
+    """A file's content, found again by its path; RootfsError if another file lies there now, or it was written to.
+
+    The numbers are those of stat(2) when the directory that it lies in was read.
+    """
 
     host: _HostDirectory
     path: bytes
     device: int
     inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def root(self) -> str:
+        """The directory that `path` starts from."""
+        return self.host.root
 
     def open(self) -> _Opened:
         # Not blocking: a fifo may have taken the file's place.
@@ -192,6 +215,9 @@ class _HostFile:
         if (status.st_dev, status.st_ino) != (self.device, self.inode) or not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise RootfsError(f"cannot read {self.host.shown(self.path)}: it was replaced while it was being read")
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            os.close(fd)
+            raise RootfsError(f"cannot read {self.host.shown(self.path)}: it was changed while it was being read")
         return _Opened(fd)
 
 
