@@ -9,21 +9,23 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
 from firekiln.build.check import CheckResult
 from firekiln.build.check import check as check_dockerfile
-from firekiln.build.context import LocalContext
+from firekiln.build.context import Context
+from firekiln.build.definition import Definition, Loader
 from firekiln.build.engine import BuildRequest, Engine
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import Runner
-from firekiln.build.sources import BootstrapSource, ImageSource, Resolver, StoreSource
+from firekiln.build.sources import BootstrapSource, ImageSource, LayoutSource, Resolver, StoreSource
 from firekiln.dockerfile.ignore import read_ignore
-from firekiln.errors import BuildError, ImageNotFoundError, ReferenceFormatError, UsageError
+from firekiln.errors import ImageNotFoundError, ReferenceFormatError, UsageError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.sandbox.limits import LEAST_MEMORY, SHM_SIZE, Limits, Ulimit
@@ -33,6 +35,7 @@ from firekiln.values import dataclass
 if TYPE_CHECKING:
     from firekiln.machine.export import Exported, Output
     from firekiln.machine.machine import Machine
+    from firekiln.rootfs.compression import Readable
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
@@ -63,7 +66,7 @@ class BuildResult:
 
 
 def build(
-    context: str | Path | None = ".",
+    context: str | Path | Readable | None = ".",
     *,
     dockerfile: str | Path | bytes | None = None,
     tags: Sequence[str] = (),
@@ -91,9 +94,11 @@ def build(
 ) -> BuildResult:
     """Build an image from a Dockerfile and keep it in the store.
 
-    context     the folder that COPY and ADD read; None is an empty one
-    dockerfile  the file, `Dockerfile` in the context by default; bytes are its text
-    contexts    named contexts: a folder, `docker-image://REFERENCE` or a git repository
+    context     the folder that COPY and ADD read; None is an empty one. A git repository, the URL of an archive or of a
+                Dockerfile, or a binary file to read one of these from, as Docker's `-`
+    dockerfile  the file, `Dockerfile` in the context by default; bytes are its text; a URL is fetched
+    contexts    named contexts: a folder, `docker-image://REFERENCE`, `oci-layout://PATH[:TAG|@DIGEST]`, a git
+                repository, the URL of an archive
     no_cache    True to run every step anew, or the stages whose steps are
     pull        ask other sources for base images before the store
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
@@ -110,39 +115,39 @@ def build(
     SOURCE_DATE_EPOCH of the environment is honoured unless it is among `build_args`. A FirekilnError says what failed.
     """
     _check_tags(tags)
-    folder = Path(context) if context is not None else None
-    text, name, file = _dockerfile(dockerfile, folder)
-    main = _context(folder, _ignore_file(folder, file))
     arguments = dict(build_args or {})
     if os.environ.get(_EPOCH):
         arguments.setdefault(_EPOCH, os.environ[_EPOCH])
-    request = BuildRequest(
-        dockerfile=text,
-        file=name,
-        contexts={"context": main, **_named_contexts(contexts or {})},
-        options=PlanOptions(
-            build_args=arguments,
-            target=target,
-            platform=parse_platform(platform),
-            labels=labels or {},
-            contexts=contexts or {},
-            no_cache=no_cache if isinstance(no_cache, bool) else frozenset(stage.lower() for stage in no_cache),
-            ignored=_ignored(main),
-        ),
-        execution=ExecOptions(
-            network=network,
-            extra_hosts=add_hosts or {},
-            secrets=secrets or {},
-            ssh=ssh or {},
-            allow=frozenset(allow) | ({"network.host"} if network == "host" else frozenset()),
-            ca_bundle=_ca_bundle(ca_bundle),
-            limits=_limits(memory, cpus, ulimits, shm_size),
-        ),
-        tags=tags,
+    options = PlanOptions(
+        build_args=arguments,
+        target=target,
+        platform=parse_platform(platform),
+        labels=labels or {},
+        contexts=contexts or {},
+        no_cache=no_cache if isinstance(no_cache, bool) else frozenset(stage.lower() for stage in no_cache),
+    )
+    execution = ExecOptions(
+        network=network,
+        extra_hosts=add_hosts or {},
+        secrets=secrets or {},
+        ssh=ssh or {},
+        allow=frozenset(allow) | ({"network.host"} if network == "host" else frozenset()),
+        ca_bundle=_ca_bundle(ca_bundle),
+        limits=_limits(memory, cpus, ulimits, shm_size),
     )
     events = Events(on_event)
     with contextlib.ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        loader = Loader(lambda: opened.temporary.folder, events, build_args=arguments)
+        definition = loader.load(context, dockerfile)
+        request = BuildRequest(
+            dockerfile=definition.dockerfile,
+            file=definition.file,
+            contexts={"context": definition.context, **_named_contexts(loader, options.contexts)},
+            options=replace(options, ignored=_ignored(definition)),
+            execution=execution,
+            tags=tags,
+        )
         engine = Engine(
             store=opened,
             sources=_sources(opened, events, pull=pull),
@@ -153,7 +158,7 @@ def build(
 
 
 def check(
-    context: str | Path | None = ".",
+    context: str | Path | Readable | None = ".",
     *,
     dockerfile: str | Path | bytes | None = None,
     target: str = "",
@@ -161,15 +166,17 @@ def check(
     platform: str | None = None,
 ) -> CheckResult:
     """What build checks find in a Dockerfile, in all its stages unless there is a target. Nothing is built."""
-    folder = Path(context) if context is not None else None
-    text, name, file = _dockerfile(dockerfile, folder)
-    options = PlanOptions(
-        build_args=build_args or {},
-        target=target,
-        platform=parse_platform(platform),
-        ignored=_ignored(_context(folder, _ignore_file(folder, file))),
-    )
-    return check_dockerfile(text, options, file=name)
+    import tempfile  # noqa: PLC0415 - who builds needs none
+
+    options = PlanOptions(build_args=build_args or {}, target=target, platform=parse_platform(platform))
+    with contextlib.ExitStack() as stack:
+
+        def folder() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="firekiln.")))
+
+        definition = Loader(folder, Events(), build_args=options.build_args).load(context, dockerfile)
+        options = replace(options, ignored=_ignored(definition))
+        return check_dockerfile(definition.dockerfile, options, file=definition.file)
 
 
 def create_base(
@@ -308,52 +315,16 @@ def _check_tags(tags: Sequence[str]) -> None:
             raise ReferenceFormatError(f'invalid tag "{tag}": refusing to create a tag with a digest reference')
 
 
-def _dockerfile(dockerfile: str | Path | bytes | None, folder: Path | None) -> tuple[bytes, str, Path | None]:
-    """The Dockerfile's text, its name for messages, and the file, where it is one."""
-    if isinstance(dockerfile, bytes):
-        return dockerfile, "Dockerfile", None
-    if dockerfile is None and folder is None:
-        raise UsageError("without a build context the Dockerfile has to be given")
-    if folder is not None and not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "not found"
-        raise BuildError(f'unable to prepare context: path "{folder}" {problem}')
-    path = Path(dockerfile) if dockerfile is not None else (folder or Path()) / "Dockerfile"
-    try:
-        return path.read_bytes(), path.name, path
-    except OSError as error:
-        raise BuildError(
-            f"failed to read dockerfile: open {path}: {(error.strerror or str(error)).lower()}",
-            hint="name the Dockerfile with -f FILE" if dockerfile is None else None,
-        ) from error
+def _named_contexts(loader: Loader, contexts: Mapping[str, str]) -> dict[str, Context]:
+    """Those that are folders or URLs; the plan reads the others."""
+    named = {name: loader.named(name, value) for name, value in contexts.items()}
+    return {name: context for name, context in named.items() if context is not None}
 
 
-def _context(folder: Path | None, ignore_file: Path | None) -> LocalContext:
-    """The folder as a build context, with the patterns of its ignore file."""
-    if folder is None:
-        return LocalContext(path=Path(), ignore="**\n")
-    if ignore_file is None:
-        return LocalContext(path=folder)
-    text = ignore_file.read_text(errors="surrogateescape")
-    return LocalContext(path=folder, ignore=text, ignore_file=ignore_file.name)
-
-
-def _ignore_file(folder: Path | None, dockerfile: Path | None) -> Path | None:
-    """`<Dockerfile>.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
-    beside = [dockerfile.with_name(dockerfile.name + ".dockerignore")] if dockerfile is not None else []
-    inside = [folder / ".dockerignore"] if folder is not None else []
-    return next((path for path in (*beside, *inside) if path.is_file()), None)
-
-
-def _named_contexts(contexts: Mapping[str, str]) -> dict[str, LocalContext]:
-    """Those that are folders; the plan reads the others."""
-    folders = {name: Path(value) for name, value in contexts.items() if Path(value).is_dir()}
-    return {name: _context(folder, _ignore_file(folder, None)) for name, folder in folders.items()}
-
-
-def _ignored(context: LocalContext) -> Callable[[str], bool] | None:
-    if not context.ignore:
+def _ignored(definition: Definition) -> Callable[[str], bool] | None:
+    if not definition.ignore:
         return None
-    return read_ignore(context.ignore, file=context.ignore_file).matches
+    return read_ignore(definition.ignore, file=definition.ignore_file).matches
 
 
 def parse_platform(text: str | None) -> Platform | None:
@@ -392,7 +363,7 @@ def _ca_bundle(choice: str | Path | None) -> Path | None:
 def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
     """Where base images come from, in the order in which they are asked."""
     known: list[ImageSource] = [StoreSource(store), BootstrapSource(store, events)]
-    return known[::-1] if pull else known
+    return [LayoutSource(store), *(known[::-1] if pull else known)]
 
 
 @contextlib.contextmanager

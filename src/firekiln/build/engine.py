@@ -10,7 +10,7 @@ from threading import Event as Flag
 
 from firekiln.build.cachekey import Surroundings
 from firekiln.build.check import load, plan_definition
-from firekiln.build.context import LocalContext
+from firekiln.build.context import Context
 from firekiln.build.events import Completed, Events, Failed, Started, Warned
 from firekiln.build.graph import ExecOp, Plan, Vertex
 from firekiln.build.image import compose, timestamp
@@ -33,7 +33,7 @@ class BuildRequest:
 
     dockerfile: bytes
     file: str = "Dockerfile"
-    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
+    contexts: Mapping[str, Context] = field(default_factory=dict)
     options: PlanOptions = field(default_factory=PlanOptions)
     execution: ExecOptions = field(default_factory=ExecOptions)
     tags: Sequence[str] = ()
@@ -121,7 +121,10 @@ class Engine:
             events=self._events,
             epoch=made.source_date_epoch,
         )
-        solved = Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
+        try:
+            solved = Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
+        finally:
+            operations.note_files()
         operations.note_used()
         return solved
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import field
 from typing import TypeAlias
 
-from firekiln.errors import Location
+from firekiln.errors import FirekilnError, Location
 from firekiln.values import dataclass
 
 
@@ -104,6 +105,18 @@ class Events:
 
     def task(self, name: str, *, stage: str = "", location: Location | None = None) -> Task:
         return Task(id=next(self._ids), name=name, stage=stage, location=location)
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[Task]:
+        """Work outside the graph, shown like a vertex."""
+        task = self.task(name)
+        self.emit(Started(task=task))
+        try:
+            yield task
+        except FirekilnError as error:
+            self.emit(Failed(task=task, message=error.message))
+            raise
+        self.emit(Completed(task=task))
 
     def emit(self, event: Event) -> None:
         if self._subscriber is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from firekiln.build import cachekey
 from firekiln.build.cachekey import Surroundings
@@ -33,6 +34,9 @@ from firekiln.rootfs.tree import Meta, Tree
 from firekiln.store import Layer, Lock, Result, Store
 from firekiln.store.locks import named
 from firekiln.store.staging import Staging
+
+if TYPE_CHECKING:
+    from firekiln.build.ops.filedigest import FileDigests
 
 _NS = 1_000_000_000
 _EMPTY_ROOT = Meta(mode=0o755)
@@ -63,6 +67,8 @@ class GraphOperations:
         self._layers: dict[str, Layer] = {}
         self._trees: dict[tuple[str, ...], Tree] = {}
         self._found: set[str] = set()
+        self._guard = threading.Lock()
+        self._files: FileDigests | None = None
 
     def probe(self, vertex: Vertex, inputs: Inputs, task: Task) -> Solved | None:
         match vertex.op:
@@ -107,6 +113,11 @@ class GraphOperations:
     def note_used(self) -> None:
         """Tell the index which results this build found, so that pruning takes those first that nobody finds."""
         self._store.index.touch(self._found)
+
+    def note_files(self) -> None:
+        """Remember the digests of the context's files, also where the build failed."""
+        if self._files is not None:
+            self._files.save()
 
     def alias(self, key: str, content_key: str) -> None:
         known = self._store.index.result(content_key)
@@ -174,10 +185,22 @@ class GraphOperations:
         from firekiln.build.ops import content  # noqa: PLC0415 - RUN alone needs no content
 
         def read(index: int, part: Copy | BindMount | CacheMount) -> str:
-            tree = self._tree(inputs[index])
-            return content.copy_key(part, tree) if isinstance(part, Copy) else content.path_key(part.source, tree)
+            solved = inputs[index]
+            tree = self._tree(solved)
+            digests = self._digests() if solved is not None and solved.tree is not None else None
+            if isinstance(part, Copy):
+                return content.copy_key(part, tree, digests)
+            return content.path_key(part.source, tree, digests)
 
         return cachekey.vertex_key(op, chains, read, self._surroundings)
+
+    def _digests(self) -> FileDigests:
+        from firekiln.build.ops.filedigest import FileDigests  # noqa: PLC0415 - RUN alone needs no content
+
+        with self._guard:
+            if self._files is None:
+                self._files = FileDigests(self._store.root / "contexts")
+            return self._files
 
     def _layer(self, digest: str) -> Layer | None:
         layer = self._layers.get(digest) or self._store.layers.find(digest)

@@ -43,7 +43,7 @@ class LayoutSource:
         self._store = store
 
     def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
-        """It gets no name in the store. ImageFormatError where it is damaged, ImageNotFoundError where it isn't there."""
+        """It gets no name in the store. ImageFormatError where it is damaged, ImageNotFoundError where it isn't."""
         if not reference.startswith(LAYOUT):
             return None
         from firekiln.oci.layout import Layout, read_image, split_reference  # noqa: PLC0415 - most bases are in the store

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import BinaryIO, TypedDict, Unpack
 
 import click
 
@@ -54,9 +54,9 @@ class _Options(TypedDict):
 
 
 @click.command()
-@click.argument("context", metavar="PATH|-", required=False)
+@click.argument("context", metavar="PATH|URL|-", required=False)
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image.")
-@click.option("-f", "--file", metavar="FILE", help="The Dockerfile (default: PATH/Dockerfile); - is stdin.")
+@click.option("-f", "--file", metavar="FILE|URL|-", help="The Dockerfile (default: PATH/Dockerfile).")
 @click.option("--target", default="", metavar="STAGE", help="The stage to build.")
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set an ARG.")
 @click.option("--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="A further build context.")
@@ -132,7 +132,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     return 0
 
 
-def _check(context: str | None, dockerfile: str | bytes | None, options: _Options) -> int:
+def _check(context: str | BinaryIO, dockerfile: str | bytes | None, options: _Options) -> int:
     """The exit status of `--check`."""
     result = api.check(
         context,
@@ -170,30 +170,17 @@ def _report(result: api.BuildResult, options: _Options, *, quiet: bool) -> None:
         click.echo(result.digest)
 
 
-def _context(context: str | None, file: str | None) -> tuple[str | None, str | bytes | None]:
-    """The context's folder, and the Dockerfile as `api.build` wants them."""
+def _context(context: str | None, file: str | None) -> tuple[str | BinaryIO, str | bytes | None]:
+    """The context and the Dockerfile as `api.build` wants them."""
     if context is None:
         raise UsageError(
-            '"firekiln build" requires 1 argument: the build context', hint="firekiln build [OPTIONS] PATH|-"
+            '"firekiln build" requires 1 argument: the build context', hint="firekiln build [OPTIONS] PATH|URL|-"
         )
+    if context == "-" == file:
+        raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
     if context == "-":
-        if file is not None:
-            raise UsageError(
-                "a context from stdin can't have a Dockerfile of its own", hint="give a folder and -f FILE"
-            )
-        return None, _stdin()
-    if "://" in context or context.startswith("git@"):
-        raise UsageError(f'the build context "{context}" is no folder: remote contexts are not supported yet')
-    return context, _stdin() if file == "-" else file
-
-
-def _stdin() -> bytes:
-    data = sys.stdin.buffer.read()
-    if b"\0" in data[:1024]:
-        raise UsageError(
-            "a tar archive as the build context is not supported yet", hint="unpack it and give the folder"
-        )
-    return data
+        return sys.stdin.buffer, file
+    return context, sys.stdin.buffer.read() if file == "-" else file
 
 
 def _pairs(option: str, texts: Sequence[str], *, missing: str | None = None) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from firekiln.oci.manifest import (
 )
 from firekiln.oci.platform import Platform
 from firekiln.rootfs import lookup
+from firekiln.rootfs.stream import FileStream
 from firekiln.rootfs.tree import File, Tree
 from firekiln.values import dataclass
 
@@ -77,7 +78,7 @@ class Layout:
         node = lookup.resolve(self._tree, f"blobs/{algorithm}/{encoded}".encode()).node
         if not isinstance(node, File):
             raise ImageFormatError(f"{self._name}: it lacks the blob {descriptor.digest}")
-        yield _Stream(node)
+        yield FileStream(node)
 
     def find(self, wanted: str = "") -> Descriptor:
         """The entry of index.json with that digest, tag or name; without one the only entry, or the one named latest.
@@ -165,20 +166,6 @@ def choose(manifests: Sequence[Descriptor], platform: Platform, name: str) -> De
                 return item
     there = ", ".join(sorted({str(item.platform) for item in images if item.platform})) or "none"
     raise ImageNotFoundError(f"{name}: no match for platform in manifest: {platform}", hint=f"there is: {there}")
-
-
-class _Stream:
-    """A File of a Tree as something to read."""
-
-    def __init__(self, file: File) -> None:
-        self._chunks = file.chunks()
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
 
 
 def _names(item: Descriptor) -> set[str]:

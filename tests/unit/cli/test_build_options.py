@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from firekiln.cli.build import _context, _host, _secret
@@ -45,9 +47,10 @@ def test_a_host_is_a_name_and_an_address():
         _host("db")
 
 
-@pytest.mark.parametrize("context", ["https://example.org/x.git", "git@example.org:x"])
-def test_contexts_that_are_no_folders_are_refused_clearly(context):
-    with pytest.raises(UsageError, match="remote contexts are not supported yet"):
-        _context(context, None)
+def test_stdin_is_the_context_or_the_dockerfile_but_not_both():
     with pytest.raises(UsageError, match="requires 1 argument"):
         _context(None, None)
+    with pytest.raises(UsageError, match="can't use stdin for both build context and dockerfile"):
+        _context("-", "-")
+    assert _context("-", "sub/Dockerfile") == (sys.stdin.buffer, "sub/Dockerfile")
+    assert _context("https://example.org/x.git", None) == ("https://example.org/x.git", None)

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from copying import describe, file, folder, link, meta, tree
-from firekiln.build.context import LocalContext, without_ignored
+from firekiln.build.context import LocalContext, TreeContext, without_ignored
 from firekiln.build.graph import Copy
 from firekiln.build.ops.content import content_digest, copy_key
 from firekiln.dockerfile.ignore import IgnorePatterns, read_ignore
@@ -60,12 +60,20 @@ def test_a_directory_is_read_when_it_is_first_looked_into():
         _ = got.children[b"x"].children
 
 
-def test_owners_xattrs_and_sockets_of_the_host_stay_outside():
-    source = folder(0o700, 5, 5, f=file(uid=7, gid=8, xattrs=((b"user.a", b"b"),)), s=Socket(meta=meta()))
+def test_owners_most_xattrs_and_sockets_of_the_host_stay_outside():
+    kept = ((b"security.capability", b"c"), (b"user.a", b"b"))
+    xattrs = (*kept, (b"security.selinux", b"label"), (b"system.posix_acl_access", b"acl"), (b"trusted.x", b"y"))
+    source = folder(0o700, 5, 5, f=file(uid=7, gid=8, xattrs=xattrs), s=Socket(meta=meta()))
     got = without_ignored(source, IgnorePatterns([]))
     assert (got.meta.uid, got.meta.gid, got.meta.mode) == (0, 0, 0o700)
     assert list(got.children) == [b"f"]
-    assert got.children[b"f"].meta == meta()
+    assert got.children[b"f"].meta == meta(xattrs=kept)
+
+
+def test_the_owners_that_an_archive_names_stay():
+    source = folder(0o700, 5, 5, f=file(uid=7, gid=8))
+    got = TreeContext(files=source, ignore="other").tree()
+    assert (got.meta.uid, got.children[b"f"].meta.uid, got.children[b"f"].meta.gid) == (5, 7, 8)
 
 
 def test_hard_links_stay_together():

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import time
-from pathlib import Path
-
 import pytest
 
 from copying import describe
 from firekiln.build.git import checkout
 from firekiln.build.graph import GitSource
 from firekiln.errors import BuildError, MissingProgramError
+from gitserver import DAEMON, git, served
 
-_DAEMON = Path((shutil.which("git") and subprocess.check_output(["git", "--exec-path"], text=True).strip()) or "/")
-pytestmark = pytest.mark.skipif(not (_DAEMON / "git-daemon").exists(), reason="needs git and its daemon")
-
-
-def git(folder, *args):
-    config = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"]}
-    who = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "init.defaultBranch=main"]
-    allowed = ["-c", "protocol.file.allow=always"]
-    done = subprocess.run(["git", *who, *allowed, *args], cwd=folder, env=config, check=True, capture_output=True)
-    return done.stdout.decode().strip()
+pytestmark = pytest.mark.skipif(not DAEMON.exists(), reason="needs git and its daemon")
 
 
 def write(path, text, mode=0o644):
@@ -61,22 +46,8 @@ def repositories(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(repositories):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    base = ["--export-all", f"--base-path={repositories}", "--reuseaddr"]
-    argv = [str(_DAEMON / "git-daemon"), *base, "--listen=127.0.0.1", f"--port={port}", str(repositories)]
-    daemon = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield f"git://127.0.0.1:{port}/repo"
-    finally:
-        daemon.terminate()
-        daemon.wait()
+    with served(repositories) as url:
+        yield f"{url}/repo"
 
 
 def test_the_default_branch_without_git_dir(server, tmp_path):

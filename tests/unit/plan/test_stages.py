@@ -137,7 +137,7 @@ def test_named_contexts_stand_for_stages_images_and_sources(made):
     assert not plan_to_json(plan)["runs"]
     assert [type(vertex.op) for vertex in plan.vertices][:2] == [ImageSource, ImageSource]
     for value, reason in [
-        ("oci-layout://x", "no such kind of context"),
+        ("ftp://x", "no such kind of context"),
         ("docker-image://A", "invalid reference format: repository name (library/A) must be lowercase"),
         ("https://h.io/r.git?x=1", 'unexpected query "x"'),
     ]:

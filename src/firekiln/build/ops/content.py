@@ -1,7 +1,8 @@
 """Digests of content, for cache keys: what an operation reads, and nothing else.
 
 In: names, types, permission bits, owners, link targets, device numbers, xattrs, the bytes of files, and which names
-are hard links of one file. Out: all times. (A context's owners and xattrs are out because its Tree has none.)
+are hard links of one file. Out: all times. (A local context's owners are out because its Tree has none.) `user.*` of a
+context is copied, but a change of it alone is not noticed: so BuildKit, whose client compares no xattrs.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from firekiln.build.graph import Copy
+from firekiln.build.ops.filedigest import FileDigests
+from firekiln.build.ops.filedigest import content_digest as content_of
 from firekiln.build.ops.patterns import Filter
 from firekiln.build.ops.selection import EMPTY, clean, find, select
 from firekiln.build.ops.upper import shown
 from firekiln.errors import BuildError
-from firekiln.rootfs.content import ShortSourceError, Sources, read_exactly
+from firekiln.rootfs.content import ShortSourceError, Sources
 from firekiln.rootfs.tree import (
-    CHUNK,
-    BytesSource,
     Device,
     Directory,
     Fifo,
@@ -33,10 +34,11 @@ from firekiln.rootfs.tree import (
 )
 
 
-def copy_key(action: Copy, tree: Tree | None) -> str:
+def copy_key(action: Copy, tree: Tree | None, context: FileDigests | None = None) -> str:
     """`sha256:…` of all that `action` would copy from its input (None: `scratch`); the action itself is not in it.
 
-    BuildError where a source is missing: as with BuildKit, before anything runs.
+    `context` remembers files where the input is a build context. BuildError where a source is missing:
+    as with BuildKit, before anything runs.
     """
     entries: list[tuple[bytes, Node]] = []
     for selected in select(action, EMPTY if tree is None else tree):
@@ -47,13 +49,13 @@ def copy_key(action: Copy, tree: Tree | None) -> str:
             entries += [(selected.name, own), *((b"/" + path, below) for path, below in _read(action, node))]
         else:
             entries.append((selected.name, node))
-    return _digest(entries)
+    return _digest(entries, context)
 
 
-def path_key(path: str, tree: Tree | None) -> str:
+def path_key(path: str, tree: Tree | None, context: FileDigests | None = None) -> str:
     """`sha256:…` of what lies at `path` of an input, as a mount's source. BuildError where nothing does."""
     node = find(EMPTY if tree is None else tree, clean(path), follow=True)
-    return _digest([(b"", node), *(walk(node) if isinstance(node, Directory) else ())])
+    return _digest([(b"", node), *(walk(node) if isinstance(node, Directory) else ())], context)
 
 
 def content_digest(tree: Tree) -> str:
@@ -88,7 +90,7 @@ def _entries(directory: Directory, prefix: bytes) -> list[tuple[bytes, Node]]:
     return [(prefix + name, directory.children[name]) for name in sorted(directory.children, reverse=True)]
 
 
-def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
+def _digest(entries: Iterable[tuple[bytes, Node]], context: FileDigests | None = None) -> str:
     digest = hashlib.sha256()
     numbers: dict[int, int] = {}
     with Sources() as opened:
@@ -97,7 +99,7 @@ def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
             if known is None:
                 numbers[id(node)] = len(numbers)
             try:
-                detail = _detail(node, opened) if known is None else b"=%d" % known
+                detail = _detail(node, opened, context) if known is None else b"=%d" % known
             except (OSError, ShortSourceError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it has become shorter"
                 raise BuildError(f"cannot read {shown(path.lstrip(b'/'))}: {reason}") from None
@@ -105,48 +107,34 @@ def _digest(entries: Iterable[tuple[bytes, Node]]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _detail(node: Node, opened: Sources) -> bytes:  # noqa: PLR0911 - one case for each kind of node
+def _detail(  # noqa: PLR0911 - one case for each kind of node
+    node: Node, opened: Sources, context: FileDigests | None
+) -> bytes:
+    if isinstance(node, Whiteout):
+        return b"whiteout"
+    meta = _meta(node.meta, user=context is None)
     match node:
-        case Whiteout():
-            return b"whiteout"
         case File():
-            return b"file" + _meta(node.meta) + _content(node, opened)
+            content = content_of(node, opened) if context is None else context.content(node, opened)
+            return b"file" + meta + content
         case Symlink():
-            return b"link" + _meta(node.meta) + node.target
+            return b"link" + meta + node.target
         case Device():
-            return b"node%s %d %d %d" % (_meta(node.meta), node.block, node.major, node.minor)
+            return b"node%s %d %d %d" % (meta, node.block, node.major, node.minor)
         case Directory():
-            return b"dir" + _meta(node.meta) + b"opaque" * node.opaque
+            return b"dir" + meta + b"opaque" * node.opaque
         case Fifo():
-            return b"fifo" + _meta(node.meta)
+            return b"fifo" + meta
         case Socket():
-            return b"sock" + _meta(node.meta)
+            return b"sock" + meta
         case _:
             assert_never(node)
 
 
-def _content(file: File, opened: Sources) -> bytes:
-    """The digest of a file's content, holes as zeros. A source that many files share is opened once."""
-    content = hashlib.sha256()
-    position = 0
-    for start, length, source, offset in file.extents:
-        _zeros(content, start - position)
-        position = start + length
-        if isinstance(source, BytesSource):
-            content.update(source.data[offset : offset + length])
-            continue
-        fd = opened.fd(source)
-        for done in range(0, length, CHUNK):
-            content.update(read_exactly(fd, min(CHUNK, length - done), offset + done))
-    _zeros(content, file.size - position)
-    return content.digest()
-
-
-def _zeros(content: hashlib._Hash, length: int) -> None:
-    for done in range(0, length, CHUNK):
-        content.update(bytes(min(CHUNK, length - done)))
-
-
-def _meta(meta: Meta) -> bytes:
-    xattrs = b"".join(b"%d:%s%d:%s" % (len(name), name, len(value), value) for name, value in meta.xattrs)
+def _meta(meta: Meta, *, user: bool) -> bytes:
+    xattrs = b"".join(
+        b"%d:%s%d:%s" % (len(name), name, len(value), value)
+        for name, value in meta.xattrs
+        if user or not name.startswith(b"user.")
+    )
     return b" %o %d %d %d:%s" % (meta.mode, meta.uid, meta.gid, len(xattrs), xattrs)

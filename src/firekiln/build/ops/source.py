@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from firekiln.build import cachekey
-from firekiln.build.context import LocalContext
+from firekiln.build.context import Context
 from firekiln.build.events import Completed, Events, Started, Task
 from firekiln.build.graph import ContextSource, GitSource, HttpSource, ImageSource
 from firekiln.build.solver import Solved
@@ -22,9 +22,7 @@ from firekiln.store import Store
 class Sources:
     """The sources of one build. What is fetched lies in the process's temporary folder."""
 
-    def __init__(
-        self, *, resolver: Resolver, contexts: Mapping[str, LocalContext], store: Store, events: Events
-    ) -> None:
+    def __init__(self, *, resolver: Resolver, contexts: Mapping[str, Context], store: Store, events: Events) -> None:
         self._resolver = resolver
         self._contexts = contexts
         self._store = store

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from firekiln.build.graph import ContextSource, GitSource, ImageSource, Vertex
+from firekiln.build.graph import ContextSource, Copy, FileOp, GitSource, ImageSource, Vertex
 from firekiln.build.plan import checks, names, paths, remotes
 from firekiln.build.plan.stages import Stages, command_of, reachable
 from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageState
+from firekiln.dockerfile import instructions as df
 from firekiln.dockerfile.convert import parse_trigger
-from firekiln.dockerfile.instructions import Add, Copy, OnBuild, Run, Workdir
 from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.errors import ImageNotFoundError, ReferenceFormatError, UsageError
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.reference import Reference
 
 _IMAGE_CONTEXT = "docker-image://"
+_LAYOUT_CONTEXT = "oci-layout://"
 _TRIGGER_WORK = 64
 """What it costs to read a trigger, in `Planning.spend`'s units."""
 
@@ -86,17 +87,23 @@ def _load(planning: Planning, stages: Stages, state: StageState, reference: Refe
         state.planned = True
     state.platform = state.platform or planning.platform
     if context is None:
-        _load_image(planning, stages, state, reference)
+        _load_image(planning, stages, state, str(reference))
     elif context.startswith(_IMAGE_CONTEXT):
         _load_image(planning, stages, state, _image_context(name, context))
+    elif context.startswith(_LAYOUT_CONTEXT):
+        _load_image(planning, stages, state, context)
     else:
-        state.vertex = _context(planning, name, context)
+        files = _context(planning, name, context)
+        state.vertex = files
+        if state.stage is not None:
+            state.vertex = _on_scratch(planning, state, name, files)
+            state.commit(f"FROM {name} # buildkit", state.vertex)
 
 
-def _load_image(planning: Planning, stages: Stages, state: StageState, reference: Reference) -> None:
+def _load_image(planning: Planning, stages: Stages, state: StageState, reference: str) -> None:
     platform = state.platform or planning.platform
     try:
-        image = planning.base_configs(str(reference), platform)
+        image = planning.base_configs(reference, platform)
     except ImageNotFoundError as error:
         error.hint = did_you_mean(state.base_name, stages.names()).strip(" ()") or error.hint
         error.location = error.location or state.location
@@ -105,34 +112,42 @@ def _load_image(planning: Planning, stages: Stages, state: StageState, reference
     state.image, state.config, state.author = image, image.config, image.author
     if _has_layers(image):
         state.vertex = planning.vertex(
-            ImageSource(reference=str(reference), platform=platform),
+            ImageSource(reference=reference, platform=platform),
             name=names.numbered(state, f"FROM {reference}"),
             stage=state.name,
             location=state.location,
         )
 
 
-def _image_context(name: str, value: str) -> Reference:
+def _image_context(name: str, value: str) -> str:
     try:
-        return Reference.parse(value.removeprefix(_IMAGE_CONTEXT)).tagged()
+        return str(Reference.parse(value.removeprefix(_IMAGE_CONTEXT)).tagged())
     except ReferenceFormatError as error:
         raise UsageError(f"--build-context {name}={value}: {error.message}", hint=error.hint) from None
 
 
 def _context(planning: Planning, name: str, value: str) -> Vertex:
     try:
-        git = remotes.parse_git(value)
+        git = remotes.parse_context(value)
     except ValueError as error:
         raise UsageError(f"--build-context {name}={value}: {error}") from None
     if git is not None:
         op = GitSource(remote=git.remote, ref=git.ref, subdir=git.subdir, checksum=git.checksum or None)
         return planning.vertex(op, name=f"[context {name}] load from git")
-    if "://" in value:
+    if "://" in value and not remotes.is_http(value):
         raise UsageError(
             f"--build-context {name}={value}: no such kind of context",
-            hint="a named context is a folder, docker-image://REFERENCE or a git repository",
+            hint="a named context is a folder, docker-image://REFERENCE, oci-layout://PATH, a git repository or a URL",
         )
     return planning.vertex(ContextSource(name=name), name=f"[context {name}] load from client")
+
+
+def _on_scratch(planning: Planning, state: StageState, name: str, files: Vertex) -> Vertex:
+    """A base made of a context's files: an image wants layers."""
+    op = FileOp(actions=(Copy(source=1, src="/", dest="/", dir_copy_contents=True),))
+    return planning.vertex(
+        op, (None, files), name=names.numbered(state, f"FROM {name}"), stage=state.name, location=state.location
+    )
 
 
 def _take_triggers(planning: Planning, stages: Stages, state: StageState) -> None:
@@ -143,7 +158,7 @@ def _take_triggers(planning: Planning, stages: Stages, state: StageState) -> Non
     triggers = list(state.config.on_build)
     if state.base is not None:
         own = (command.instruction for command in state.base.commands)
-        triggers += [item.expression for item in own if isinstance(item, OnBuild)]
+        triggers += [item.expression for item in own if isinstance(item, df.OnBuild)]
     state.config = replace(state.config, on_build=())
     if not triggers:
         return
@@ -153,7 +168,7 @@ def _take_triggers(planning: Planning, stages: Stages, state: StageState) -> Non
         instruction = parse_trigger(trigger, state.location)
         commands.append(command_of(planning, stages, state, instruction, on_build=True))
     state.commands = [*commands, *state.commands]
-    state.steps += sum(isinstance(command.instruction, Add | Copy | Run | Workdir) for command in commands)
+    state.steps += sum(isinstance(command.instruction, df.Add | df.Copy | df.Run | df.Workdir) for command in commands)
 
 
 def _has_layers(image: Image) -> bool:

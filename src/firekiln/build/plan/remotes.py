@@ -50,6 +50,14 @@ def parse_git(source: str) -> GitReference | None:
     return None if scp is None else _git(scp[1], scp[2] or "", scp[3] or "")
 
 
+def parse_context(source: str) -> GitReference | None:
+    """As `parse_git`, for a build context: there Docker knows the short form `github.com/owner/name` too."""
+    if not source.startswith("github.com/"):
+        return parse_git(source)
+    url = urlsplit(f"https://{source}")
+    return _git(urlunsplit((url.scheme, url.netloc, url.path, "", "")), url.query, unquote(url.fragment))
+
+
 def is_http(source: str) -> bool:
     """Whether ADD fetches `source` as one file."""
     return source.startswith(("http://", "https://")) and not is_git(source)
