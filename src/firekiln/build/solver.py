@@ -10,10 +10,12 @@ What a vertex does, and how its key is made, is the business of `Operations`; th
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from firekiln.build.events import Cached, Canceled, Completed, Events, Failed, Started, Task
 from firekiln.build.graph import Vertex
@@ -22,8 +24,8 @@ from firekiln.rootfs.tree import Tree
 from firekiln.store import Layer, Lock
 from firekiln.values import dataclass
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+_WIDTH = 4
+"""Vertices that run at the same time on few processors: most wait for a network or a disk."""
 
 
 class CanceledError(BuildError):
@@ -108,7 +110,7 @@ class Solver:
         self._operations = operations
         self._events = events
         self._cancel = cancel
-        self._width = width or max(2, os.cpu_count() or 1)
+        self._width = width or max(_WIDTH, os.cpu_count() or 1)
         self._tasks = {
             vertex: events.task(vertex.name, stage=vertex.stage, location=vertex.location) for vertex in self._vertices
         }
@@ -168,39 +170,45 @@ class Solver:
 
     def _run(self, needed: Sequence[Vertex]) -> None:
         """Carry out `needed`; on return, and when an error is raised, no thread is left."""
-        if not needed:
-            return
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a fully cached build waits for nothing
-
+        threads: list[threading.Thread] = []
         try:
-            with ThreadPoolExecutor(self._width, thread_name_prefix="firekiln-step") as pool:
-                try:
-                    self._schedule(pool, needed)
-                except BaseException:
-                    self._cancel.set()
-                    raise
-        except CanceledError:
-            if self._failure is not None:
+            self._schedule(needed, threads)
+        except BaseException as error:
+            self._cancel.set()
+            if isinstance(error, CanceledError) and self._failure is not None:
                 raise self._failure from None
             raise
+        finally:
+            for thread in threads:
+                thread.join()
 
-    def _schedule(self, pool: ThreadPoolExecutor, needed: Sequence[Vertex]) -> None:
-        """Hand each vertex to the pool once its inputs are ready."""
-        from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415 - as above
-
+    def _schedule(self, needed: Sequence[Vertex], threads: list[threading.Thread]) -> None:
+        """Give each vertex a thread once its inputs are ready, `width` of them at a time."""
+        ended: SimpleQueue[tuple[Vertex, Solved | BaseException]] = SimpleQueue()
         waiting = list(needed)
-        running: dict[Future[Solved], Vertex] = {}
+        running = 0
         while waiting or running:
             ready = [vertex for vertex in waiting if all(v is None or self._is_ready(v) for v in vertex.inputs)]
-            waiting = [vertex for vertex in waiting if vertex not in ready]
-            running |= {pool.submit(self._work, vertex): vertex for vertex in ready}
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                self._solved[running.pop(future)] = future.result()
+            for vertex in ready[: self._width - running]:
+                waiting.remove(vertex)
+                threads.append(threading.Thread(target=self._work, args=(vertex, ended), name="firekiln-step"))
+                threads[-1].start()
+                running += 1
+            vertex, outcome = ended.get()
+            running -= 1
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._solved[vertex] = outcome
 
-    def _work(self, vertex: Vertex) -> Solved:
-        """One vertex whose inputs are ready, in a thread of the pool."""
-        with self._reported(vertex):
-            return self._carry_out(vertex, self._tasks[vertex])
+    def _work(self, vertex: Vertex, ended: SimpleQueue[tuple[Vertex, Solved | BaseException]]) -> None:
+        """Carry out one vertex whose inputs are ready, in a thread of its own, and say how that ended."""
+        try:
+            with self._reported(vertex):
+                solved = self._carry_out(vertex, self._tasks[vertex])
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            ended.put((vertex, error))
+        else:
+            ended.put((vertex, solved))
 
     @contextmanager
     def _reported(self, vertex: Vertex) -> Iterator[None]:
