@@ -64,7 +64,7 @@ def limit(request: Request) -> None:
         try:
             resource.setrlimit(number, (soft, hard))
         except ValueError as error:
-            raise PermissionError(errno.EPERM, f"cannot set the ulimit: {error}") from error
+            raise PermissionError(errno.EPERM, f"cannot set a --ulimit: {error}") from error
 
 
 def environment(request: Request, who: user.Identity) -> dict[bytes, bytes]:

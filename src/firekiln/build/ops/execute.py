@@ -131,18 +131,19 @@ class Executor:
             if outcome.status != 0 or self._cancel.is_set():
                 raise self._unless_canceled(
                     StepFailedError(
-                        f"{_process(op)} did not complete successfully: exit code: {outcome.status}{self._why(outcome)}",
+                        f"{_process(op)} did not complete successfully: exit code: {self._ending(outcome)}",
                         status=outcome.status,
                         output=b"".join(kept),
                     )
                 )
             yield outcome.diff
 
-    def _why(self, outcome: Outcome) -> str:
-        """What the status itself does not say."""
+    def _ending(self, outcome: Outcome) -> str:
+        """The status, and what it does not say itself."""
         if not outcome.out_of_memory:
-            return ""
-        return f": cannot allocate memory: it used all that --memory allows, {self._options.limits.memory >> 20} MiB"
+            return str(outcome.status)
+        limit = self._options.limits.memory >> 20
+        return f"{outcome.status}: cannot allocate memory: it used all that --memory allows, {limit} MiB"
 
     def _unless_canceled(self, error: FirekilnError) -> FirekilnError:
         """A step that was killed because another one failed has no failure of its own."""
