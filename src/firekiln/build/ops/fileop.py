@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import assert_never
 
 from firekiln.build.graph import Copy, FileOp, InlineFile, Mkdir
-from firekiln.build.ops.archive import open_archive
 from firekiln.build.ops.copy import copy
 from firekiln.build.ops.owner import Ids, ids
 from firekiln.build.ops.selection import EMPTY, Selected, clean, select
-from firekiln.build.ops.unpack import unpack
 from firekiln.build.ops.upper import Made, Overlay
 from firekiln.rootfs.tree import Directory, File, Meta, Tree
 
@@ -44,17 +42,23 @@ def apply(
                 _mkdir(action, overlay, owner, now_ns)
             case Copy():
                 for selected in _sources(action, inputs, now_ns=now_ns):
-                    node = selected.node
-                    archive = open_archive(node, folder) if action.unpack and isinstance(node, File) else None
-                    if archive is None:
+                    made = Made(mode=0o755, owner=owner, mtime_ns=now_ns)
+                    if not action.unpack or not _unpack(action, selected, overlay, made, folder):
                         copy(action, selected, overlay, owner=owner, now_ns=now_ns)
-                    else:
-                        made = Made(mode=0o755, owner=owner, mtime_ns=now_ns)
-                        path = overlay.resolve(clean(action.dest)).path
-                        unpack(archive, overlay, path, made)
             case _:
                 assert_never(action)
     return overlay.diff(now_ns=now_ns)
+
+
+def _unpack(action: Copy, selected: Selected, overlay: Overlay, made: Made, folder: Path | None) -> bool:
+    """Unpack what ADD was given; False where it is no archive."""
+    from firekiln.build.ops.archive import open_archive  # noqa: PLC0415 - decompressors: COPY needs none
+    from firekiln.build.ops.unpack import unpack  # noqa: PLC0415 - as above
+
+    archive = open_archive(selected.node, folder) if isinstance(selected.node, File) else None
+    if archive is not None:
+        unpack(archive, overlay, overlay.resolve(clean(action.dest)).path, made)
+    return archive is not None
 
 
 def _sources(action: Copy, inputs: Sequence[Tree | None], *, now_ns: int) -> list[Selected]:
