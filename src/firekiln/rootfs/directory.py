@@ -11,15 +11,19 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.openat2 import open_beneath
 from firekiln.rootfs.overlay import TRUSTED, USER, Xattrs, is_opaque, without_overlay
 from firekiln.rootfs.tree import Device, Directory, Extent, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout
+
+Restore: TypeAlias = Callable[[os.stat_result, Meta], Meta]
+"""What a file's attributes are, given its status and what they seem to be. May raise a FirekilnError."""
 
 _SPARSE_FROM = 4096
 """Smaller files have no room for a hole; file systems that keep them in the inode report no blocks for them."""
@@ -53,9 +57,9 @@ def opened(path: str | os.PathLike[str], *, xattrs: bool = False) -> Iterator[Tr
 
 
 @contextmanager
-def opened_upper(path: str | os.PathLike[str], *, user_xattrs: bool) -> Iterator[Tree]:
-    """`read_upper`, the descriptor closed on leaving."""
-    host = _HostDirectory(os.fspath(path), xattrs=True, overlay=USER if user_xattrs else TRUSTED)
+def opened_upper(path: str | os.PathLike[str], *, user_xattrs: bool, restore: Restore | None = None) -> Iterator[Tree]:
+    """`read_upper`, the descriptor closed on leaving. `restore` is asked about each file's attributes."""
+    host = _HostDirectory(os.fspath(path), xattrs=True, overlay=USER if user_xattrs else TRUSTED, restore=restore)
     try:
         yield host.tree()
     finally:
@@ -65,10 +69,11 @@ def opened_upper(path: str | os.PathLike[str], *, user_xattrs: bool) -> Iterator
 class _HostDirectory:
     """One directory being read. `overlay` is the prefix of overlayfs's xattrs where it is an upper side."""
 
-    def __init__(self, path: str, *, xattrs: bool, overlay: bytes = b"") -> None:
+    def __init__(self, path: str, *, xattrs: bool, overlay: bytes = b"", restore: Restore | None = None) -> None:
         self._path = path
         self._xattrs = xattrs
         self._overlay = overlay
+        self._restore = restore
         self._linked: dict[tuple[int, int], Node] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -110,7 +115,7 @@ class _HostDirectory:
 
     def _directory(self, path: bytes, status: os.stat_result, xattrs: Xattrs) -> Directory:
         opaque = bool(self._overlay) and is_opaque(xattrs, prefix=self._overlay)
-        return Directory(meta=_meta(status, xattrs), load=partial(self._children, path), opaque=opaque)
+        return Directory(meta=self._meta(status, xattrs), load=partial(self._children, path), opaque=opaque)
 
     def _children(self, path: bytes) -> dict[bytes, Node]:
         fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -140,7 +145,7 @@ class _HostDirectory:
         return known
 
     def _leaf(self, parent: int, name: bytes, path: bytes, status: os.stat_result) -> Node:
-        meta = _meta(status, self._xattrs_of(parent, name))
+        meta = self._meta(status, self._xattrs_of(parent, name))
         match stat.S_IFMT(status.st_mode):
             case stat.S_IFREG:
                 source = HostFile(
@@ -165,6 +170,10 @@ class _HostDirectory:
             case kind:
                 major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
                 return Device(meta=meta, block=kind == stat.S_IFBLK, major=major, minor=minor)
+
+    def _meta(self, status: os.stat_result, xattrs: Xattrs) -> Meta:
+        meta = _meta(status, xattrs)
+        return self._restore(status, meta) if self._restore else meta
 
     def _xattrs_of(self, parent: int, name: bytes) -> Xattrs:
         if not self._xattrs:

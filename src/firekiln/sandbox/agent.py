@@ -6,7 +6,6 @@ The host's socket itself is not handed over: its owner and mode are the user's b
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
 import threading
@@ -19,7 +18,7 @@ _CHUNK: Final = 1 << 16
 
 
 @contextmanager
-def forwarding(target: Path, folder: int, name: str, *, mode: int, uid: int, gid: int) -> Iterator[None]:
+def forwarding(target: Path, folder: int, name: str) -> Iterator[None]:
     """A listening socket `name` in the directory `folder`, whose connections go on to the socket `target`.
 
     OSError where `target` is no socket that listens.
@@ -31,8 +30,6 @@ def forwarding(target: Path, folder: int, name: str, *, mode: int, uid: int, gid
     with listener, waker, wakened:
         path = f"/proc/self/fd/{folder}/{name}"
         listener.bind(path)
-        os.chown(path, uid, gid)
-        os.chmod(path, mode)
         listener.listen()
         thread = threading.Thread(target=_serve, args=(listener, wakened, target), daemon=True)
         thread.start()

@@ -11,9 +11,9 @@ from typing import Final, assert_never
 
 from firekiln.errors import SandboxError
 from firekiln.rootfs.tree import Tree
-from firekiln.sandbox import agent, mounts
+from firekiln.sandbox import agent
+from firekiln.sandbox.authority import Authority, Waiting
 from firekiln.sandbox.launcher import Launcher
-from firekiln.sandbox.materialize import materialize
 from firekiln.sandbox.request import Attached, Mount, Request, Stack, Tmpfs
 from firekiln.sandbox.step import (
     FileMount,
@@ -47,7 +47,15 @@ class _Handover:
     launcher: Launcher
     area: Area
     held: ExitStack
+    waiting: Waiting
     descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def _authority(self) -> Authority:
+        return self.launcher.authority
+
+    def _layers(self, paths: Sequence[Path]) -> tuple[int, ...]:
+        return self.launcher.layers(paths, self.waiting)
 
     def attached(self, target: str, mount: int, *, source: str | None = None, readonly: bool = False) -> Attached:
         self.held.callback(os.close, mount)
@@ -60,43 +68,69 @@ class _Handover:
                 name = None if readonly else f"mount{number}"
                 if name:
                     self.area.add(name)
-                return Stack(target=target, layers=self.launcher.layers(layers), source=source, upper=name)
+                return Stack(target=target, layers=self._layers(layers), source=source, upper=name)
             case TreeMount(target=target, tree=tree, source=source, readonly=readonly):
-                return self.attached(target, _of_tree(tree), source=source, readonly=readonly)
+                return self.attached(target, self._of_tree(tree), source=source, readonly=readonly)
             case FolderMount(target=target, folder=folder, readonly=readonly):
-                return self.attached(target, mounts.clone(folder, readonly=readonly))
+                return self.attached(target, self._authority.clone(folder, readonly=readonly))
             case ScratchMount(target=target, size=size):
                 return Tmpfs(target=target, size=size)
             case FileMount(target=target):
-                return self.attached(target, _of_file(mount), source="file", readonly=True)
+                return self.attached(target, self._of_file(mount), source="file", readonly=True)
             case SocketMount(target=target, socket=socket, mode=mode, uid=uid, gid=gid):
-                place = mounts.tmpfs(size=1 << 16)
+                place = self._authority.tmpfs(size=1 << 16)
                 attached = self.attached(target, place, source="agent")
-                self.held.enter_context(agent.forwarding(socket, place, "agent", mode=mode, uid=uid, gid=gid))
+                self.held.enter_context(agent.forwarding(socket, place, "agent"))
+                self._authority.own(place, "agent", mode=mode, uid=uid, gid=gid)
                 return attached
             case _ as never:
                 assert_never(never)
 
+    def _of_tree(self, tree: Tree) -> int:
+        with self._mount(self._authority.tmpfs()) as mount:
+            self._authority.fill(mount, tree)
+            return os.dup(mount)
+
+    def _of_file(self, wanted: FileMount) -> int:
+        with self._mount(self._authority.tmpfs(swap=False)) as mount:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open("file", flags, 0o600, dir_fd=mount), "wb") as file:
+                file.write(wanted.data)
+            self._authority.own(mount, "file", mode=wanted.mode, uid=wanted.uid, gid=wanted.gid)
+            return os.dup(mount)
+
+    @contextmanager
+    def _mount(self, mount: int) -> Iterator[int]:
+        try:
+            yield mount
+        finally:
+            os.close(mount)
+
 
 @contextmanager
-def handed_over(step: Step, area: Area, launcher: Launcher) -> Iterator[tuple[Request, Sequence[int]]]:
+def handed_over(
+    step: Step, area: Area, launcher: Launcher, waiting: Waiting
+) -> Iterator[tuple[Request, Sequence[int]]]:
     """The request for `step`, and the mounts that it counts, open until the context is left.
 
-    SandboxError where something that the step asks for is not there or cannot be mounted.
+    SandboxError where something that the step asks for is not there or cannot be mounted. `waiting` is called now and
+    then meanwhile, and may raise.
     """
     with ExitStack() as held:
-        handover = _Handover(launcher, area, held)
+        handover = _Handover(launcher, area, held, waiting)
         try:
             made = [handover.made(number, mount) for number, mount in enumerate(step.mounts)]
             if step.ca_bundle is not None:
-                made.append(handover.attached(CA_BUNDLE, mounts.clone(step.ca_bundle, readonly=True)))
+                made.append(handover.attached(CA_BUNDLE, launcher.authority.clone(step.ca_bundle, readonly=True)))
         except OSError as error:
             raise SandboxError(f"cannot prepare a mount of the step: {error}") from error
-        yield _request(step, launcher.layers(step.layers), tuple(made)), handover.descriptors
+        layers = launcher.layers(step.layers, waiting)
+        yield _request(step, layers, tuple(made), rootless=launcher.authority.userxattr), handover.descriptors
 
 
-def _request(step: Step, layers: tuple[int, ...], made: tuple[Mount, ...]) -> Request:
+def _request(step: Step, layers: tuple[int, ...], made: tuple[Mount, ...], *, rootless: bool) -> Request:
     return Request(
+        rootless=rootless,
         layers=layers,
         args=step.args,
         env=_environment(step),
@@ -124,27 +158,3 @@ def _hosts(step: Step) -> str:
     """BuildKit's lines."""
     lines = [f"127.0.0.1\tlocalhost {step.hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
     return "\n".join([*lines, *(f"{address}\t{name}" for name, address in step.extra_hosts.items()), ""])
-
-
-def _of_tree(tree: Tree) -> int:
-    mount = mounts.tmpfs()
-    try:
-        materialize(tree, mount)
-    except BaseException:
-        os.close(mount)
-        raise
-    return mount
-
-
-def _of_file(wanted: FileMount) -> int:
-    mount = mounts.tmpfs(swap=False)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open("file", flags, 0o600, dir_fd=mount), "wb") as file:
-            file.write(wanted.data)
-            os.fchown(file.fileno(), wanted.uid, wanted.gid)
-            os.fchmod(file.fileno(), wanted.mode)
-    except BaseException:
-        os.close(mount)
-        raise
-    return mount

@@ -8,15 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
-from array import array
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
 import firekiln
 from firekiln.errors import SandboxError
-from firekiln.sandbox import mounts
+from firekiln.sandbox.authority import Authority, RootAuthority, Waiting
+from firekiln.sandbox.control import send
+from firekiln.sandbox.idmap import IdMap
 from firekiln.sandbox.request import DESCRIPTORS, Request
+from firekiln.values import dataclass
 
 _START_SECONDS: Final = 20
 _END_SECONDS: Final = 5
@@ -25,38 +28,61 @@ _MAIN: Final = (
 )
 
 
+_FORBIDDEN: Final = (
+    "user namespaces are forbidden to us, perhaps by a container's seccomp profile or AppArmor; or run firekiln as root"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rootless:
+    """What steps without root's rights need: the ids of their namespace, and a folder for layers as directories."""
+
+    ids: IdMap
+    snapshots: Path
+
+
 class Launcher:
     """One spawner process. `close` ends it, every step of it and every mount; so does this process's end."""
 
-    def __init__(self, folder: Path, *, hold: Callable[[int], None] = lambda _: None) -> None:
+    authority: Authority
+
+    def __init__(
+        self, folder: Path, *, hold: Callable[[int], None] = lambda _: None, rootless: Rootless | None = None
+    ) -> None:
         """Start it; `folder` is any directory. SandboxError where the host does not allow it.
 
         `hold` is given its process id while it starts, to limit it; what it raises ends it.
         """
+        self._rootless = rootless
+        self._held = ExitStack()
         self._lock = threading.Lock()
+        self._mounting = threading.Lock()
         self._numbers: dict[Path, int] = {}
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = os.memfd_create("firekiln-spawner", os.MFD_CLOEXEC)
         watched = os.pidfd_open(os.getpid())
+        self.authority, more, passed = self._authority(folder)
         package = str(Path(firekiln.__file__).parent.parent)
         argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _MAIN, package]
         try:
             self._process = subprocess.Popen(
-                [*argv, str(theirs.fileno()), str(watched), str(folder)],
+                [*argv, str(theirs.fileno()), str(watched), str(folder), *more],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 cwd="/",
                 env={},
                 start_new_session=True,
-                pass_fds=(theirs.fileno(), watched),
+                pass_fds=(theirs.fileno(), watched, *(one.fileno() for one in passed)),
             )
         except OSError as error:
+            self._held.close()
             self._control.close()
             os.close(self._errors)
             raise SandboxError(f"cannot start {sys.executable}: {error.strerror}") from error
         finally:
-            theirs.close()
+            for one in (theirs, *passed):
+                one.close()
             os.close(watched)
         try:
             hold(self._process.pid)
@@ -71,10 +97,10 @@ class Launcher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def layers(self, paths: Sequence[Path]) -> tuple[int, ...]:
+    def layers(self, paths: Sequence[Path], waiting: Waiting) -> tuple[int, ...]:
         """The numbers under which the spawner knows these layers; new ones are mounted first. SandboxError."""
-        with self._lock:
-            return tuple(self._layer(path) for path in paths)
+        with self._mounting:
+            return tuple(self._layer(path, waiting) for path in paths)
 
     def start(self, request: Request, channel: socket.socket, descriptors: Sequence[int]) -> None:
         """Start a step. Its reports come over the other end of `channel`; `descriptors` are stdout, stderr, the
@@ -91,6 +117,7 @@ class Launcher:
 
     def close(self) -> None:
         """Idempotent."""
+        self._held.close()
         self._control.close()
         try:
             self._process.wait(_END_SECONDS)
@@ -106,22 +133,37 @@ class Launcher:
         text = os.pread(self._errors, 1 << 20, 0).decode(errors="replace").strip()
         return text.rpartition("\n")[2]
 
-    def _layer(self, path: Path) -> int:
+    def _authority(self, folder: Path) -> tuple[Authority, list[str], list[socket.socket]]:
+        """Who mounts, and what the spawner is told and given for that."""
+        if self._rootless is None:
+            return RootAuthority(folder), [], []
+        from firekiln.sandbox.delegate import Delegate  # noqa: PLC0415 - root has no use for it
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        delegate = Delegate(ours, self._rootless.ids, self._rootless.snapshots, folder, self._gone)
+        self._held.callback(delegate.close)
+        words = [self._rootless.ids.encode(), str(theirs.fileno()), os.pathsep.join(sys.path)]
+        return delegate, words, [theirs]
+
+    def _gone(self) -> SandboxError:
+        return SandboxError(f"the process that keeps the namespace of steps is gone: {self.last_words() or 'killed'}")
+
+    def _layer(self, path: Path, waiting: Waiting) -> int:
         number = self._numbers.get(path)
         if number is None:
-            mount = mounts.layer(path)
+            mount = self.authority.layer(path, waiting)
             try:
                 number = len(self._numbers)
-                self._send(f"layer {number}".encode(), (mount,))
+                with self._lock:
+                    self._send(f"layer {number}".encode(), (mount,))
             finally:
                 os.close(mount)
             self._numbers[path] = number
         return number
 
     def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
         try:
-            self._control.sendmsg([message], rights)
+            send(self._control, message, descriptors)
         except OSError as error:
             raise SandboxError(f"the process that runs steps is gone: {self.last_words() or error.strerror}") from error
 
@@ -136,5 +178,5 @@ class Launcher:
             self.close()
             raise SandboxError(
                 f"cannot isolate steps on this host: {reason or 'no answer'}",
-                hint="RUN needs root, or a container that may mount and unshare (CAP_SYS_ADMIN)",
+                hint=_FORBIDDEN if self._rootless else "a container needs --privileged, or user namespaces allowed",
             )

@@ -56,6 +56,7 @@ class Request:
 
     `env` is complete but for HOME. `hosts` and `resolv_conf` are the contents of those files. `rlimits` are setrlimit's
     arguments. `pid_max` is the highest process id in the step (Linux 6.14 and later), 0 for the kernel's own.
+    `rootless`: the spawner is root of a user namespace only.
     """
 
     layers: tuple[int, ...]
@@ -73,6 +74,7 @@ class Request:
     rlimits: tuple[tuple[int, int, int], ...] = ()
     pid_max: int = 0
     groups: int = 0
+    rootless: bool = False
 
     def encode(self) -> bytes:
         mounts = [[type(mount).__name__, asdict(mount)] for mount in self.mounts]

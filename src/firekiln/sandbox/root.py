@@ -5,6 +5,9 @@ and hold nothing of the host's but what was handed over:
 
     /l/N  the layers, mounted once for all steps      /r /s /u  bare mount points for each step's own mounts:
     /e    an empty directory                                    its root, staging, working area
+    /h    for who is root of a user namespace only: the host's /proc, /sys and devices (`_HOST`), which it can't make
+
+Linux lets such a root mount a /proc only where all of another one can be seen: that is what /h/proc is for.
 
 What is mounted at a place of the image is put together under /s first, where no image has a say, then moved to where
 the image's path leads (`contained.ensured`). All that a step can write to is `nodev`: a device node that it makes opens
@@ -53,6 +56,9 @@ LINKS: Final = {
     "ptmx": "pts/ptmx",
 }
 OVERLAY: Final = "redirect_dir=off,metacopy=off,index=off"
+OVERLAY_ROOTLESS: Final = "userxattr,metacopy=off,index=off"
+"""`userxattr` allows no word on redirect_dir, and does not follow or make any."""
+_HOST: Final = ("proc", "sys", *(f"dev/{name}" for name in DEVICES))
 
 # Moby's lists (oci/defaults.go), for what exists.
 MASKED: Final = (
@@ -65,23 +71,37 @@ _LOCKED: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _TTY_GROUP: Final = 5
 
 
-def prepare(folder: str) -> None:
+def prepare(folder: str, *, rootless: bool) -> None:
     """Leave the host's file system for the spawner's own, in a mount namespace of its own. `folder` is any directory
-    there; nothing of it is used.
+    there; nothing of it is used. `rootless`: we are root of a user namespace only.
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
     place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     confine.make_private()
+    kept = {name: _detached(f"/{name}") for name in _HOST} if rootless else {}
     area = mounts.tmpfs(mode=0o700, attributes=MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
     syscalls.move_mount(area, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     os.fchdir(area)
     os.close(place)
     os.close(area)
-    for name in "lersu":
+    for name in "lersuh":
         os.mkdir(name)
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", MNT_DETACH)
     os.chdir("/")
+    for name, mount in kept.items():
+        _keep(name, mount)
+
+
+def _keep(name: str, mount: int) -> None:
+    """Attach a part of the host's below /h."""
+    if name.startswith("dev/"):
+        os.makedirs("/h/dev", exist_ok=True)
+        os.close(os.open(f"/h/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
+    else:
+        os.mkdir(f"/h/{name}")
+    attach(mount, f"/h/{name}")
+    os.close(mount)
 
 
 def assemble(request: Request, working: int, handed: Sequence[int]) -> list[Stub]:
@@ -92,7 +112,7 @@ def assemble(request: Request, working: int, handed: Sequence[int]) -> list[Stub
     """
     attach(working, "/u")
     _copy_meta(f"/l/{request.layers[-1]}" if request.layers else "/e", "/u/upper")
-    _overlay(request.layers, "/r", upper="/u", flags=0 if request.insecure else MS_NODEV)
+    _overlay(request, request.layers, "/r", upper="/u", flags=0 if request.insecure else MS_NODEV)
     syscalls.mount("staging", "/s", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755")
     stubs: list[Stub] = []
     root = os.open("/r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -100,7 +120,7 @@ def assemble(request: Request, working: int, handed: Sequence[int]) -> list[Stub
         stubs.extend(_place_all(root, _kernel_mounts(request)))
         stubs.extend(_place_all(root, _files(request)))
         for number, mount in enumerate(sorted(request.mounts, key=_depth)):
-            stubs.extend(_place_all(root, [(mount.target, _made(mount, number, handed))]))
+            stubs.extend(_place_all(root, [(mount.target, _made(request, mount, number, handed))]))
     finally:
         os.close(root)
     return stubs
@@ -123,13 +143,15 @@ def _depth(mount: Mount) -> int:
     return len([part for part in mount.target.split("/") if part])
 
 
-def _overlay(layers: Sequence[int], place: str, *, upper: str | None, flags: int = MS_NODEV) -> None:
+def _overlay(request: Request, layers: Sequence[int], place: str, *, upper: str | None, flags: int = MS_NODEV) -> None:
     """Short names keep the options of 500 layers within mount(2)'s page. Without layers /e is the lower side."""
     lower = ":".join([f"/l/{number}" for number in reversed(layers)])
     if upper is None:
         options = f"lowerdir={lower}:/e" if layers else "lowerdir=/e:/e"
     else:
         options = f"lowerdir={lower or '/e'},upperdir={upper}/upper,workdir={upper}/work,volatile,{OVERLAY}"
+    if request.rootless:
+        options = options.replace(OVERLAY, OVERLAY_ROOTLESS) if upper else f"{options},userxattr"
     syscalls.mount("overlay", place, "overlay", flags | (0 if upper else MS_RDONLY), options)
 
 
@@ -162,6 +184,10 @@ def _detached(place: str) -> int:
 
 def _kernel_mounts(request: Request) -> Iterator[tuple[str, int]]:
     for name, number in DEVICES.items():
+        if request.rootless:
+            os.mknod(f"/s/{name}")
+            syscalls.mount(f"/h/dev/{name}", f"/s/{name}", None, MS_BIND)  # the host's own, nobody's to change here
+            continue
         os.mknod(f"/s/{name}", stat.S_IFCHR, os.makedev(*number))
         os.chmod(f"/s/{name}", 0o666)  # noqa: S103 - as devices are; mknod's own mode is subject to the umask
     for name, make in (("proc", _proc), ("dev", _dev), ("sys", _sys)):
@@ -172,7 +198,13 @@ def _kernel_mounts(request: Request) -> Iterator[tuple[str, int]]:
 
 
 def _proc(place: str, request: Request) -> None:
-    syscalls.mount("proc", place, "proc", _LOCKED)
+    try:
+        syscalls.mount("proc", place, "proc", _LOCKED)
+    except PermissionError as error:
+        if not request.rootless:
+            raise
+        reason = "a container around us hides parts of /proc (--security-opt systempaths=unconfined shows them)"
+        raise OSError(error.errno, reason, "/proc") from error
     if request.pid_max:
         with open(f"{place}/sys/kernel/pid_max", "w", encoding="utf-8") as file:
             file.write(str(request.pid_max))
@@ -186,7 +218,13 @@ def _proc(place: str, request: Request) -> None:
 
 def _sys(place: str, request: Request) -> None:
     flags = _LOCKED | (0 if request.insecure else MS_RDONLY)
-    syscalls.mount("sysfs", place, "sysfs", flags)
+    if request.rootless and not request.private_network:  # a new sysfs shows the devices of a network of ours only
+        host = _detached("/h/sys")
+        syscalls.mount_setattr(host, "", AT_EMPTY_PATH | AT_RECURSIVE, attr_set=MOUNT_ATTR_RDONLY)
+        attach(host, place)
+        os.close(host)
+    else:
+        syscalls.mount("sysfs", place, "sysfs", flags)
     with contextlib.suppress(OSError):  # a kernel or a host without cgroups has nothing to show
         _cgroups(f"{place}/fs/cgroup", flags)
     if not request.insecure:
@@ -254,7 +292,7 @@ def _files(request: Request) -> Iterator[tuple[str, int]]:
         yield target, fd
 
 
-def _made(mount: Mount, number: int, handed: Sequence[int]) -> int:
+def _made(request: Request, mount: Mount, number: int, handed: Sequence[int]) -> int:
     """The mount that `mount` asks for, attached nowhere."""
     place = f"/s/m{number}"
     match mount:
@@ -267,7 +305,7 @@ def _made(mount: Mount, number: int, handed: Sequence[int]) -> int:
             os.mkdir(place)
             if upper:
                 _copy_meta(f"/l/{layers[-1]}" if layers else "/e", f"/u/{upper}/upper")
-            _overlay(layers, place, upper=f"/u/{upper}" if upper else None)
+            _overlay(request, layers, place, upper=f"/u/{upper}" if upper else None)
             return _part(place, source)
         case Attached(descriptor=descriptor, source=None):
             return os.dup(handed[descriptor])

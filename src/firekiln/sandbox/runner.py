@@ -1,4 +1,4 @@
-"""RUN steps in Linux namespaces, as root: the Runner protocol of `build/runner.py`."""
+"""RUN steps in Linux namespaces, as root or as an ordinary user: the Runner protocol of `build/runner.py`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Final, Self
 
 from firekiln.errors import SandboxError
-from firekiln.rootfs.directory import opened_upper
+from firekiln.rootfs.tree import Tree
 from firekiln.sandbox import running, upper
+from firekiln.sandbox.authority import Authority
 from firekiln.sandbox.cgroup import Groups
 from firekiln.sandbox.handover import handed_over
-from firekiln.sandbox.launcher import Launcher
+from firekiln.sandbox.launcher import Launcher, Rootless
 from firekiln.sandbox.step import Outcome, Output, Step
 from firekiln.sandbox.stubs import prune
+from firekiln.sandbox.subids import is_host_root, own_map
 
 NETWORKS: Final = frozenset({"default", "none", "host"})
 PROCESSES: Final = 8192
@@ -33,12 +35,25 @@ class NamespaceRunner:
     others; what a step makes there is locked while it lives and removed afterwards. `memory` False keeps upper sides
     off tmpfs. No process is started before the first step.
 
+    Who is not root runs them in a user namespace of subordinate ids (`subids.py`). `snapshots` is then a folder for
+    layers as directories, kept for the next runner while `layers`, the folder of the store's own files, has them too.
+
     `processes` is how many processes and threads all steps together may have, 0 for any number. None is a number that
     stops a fork bomb where the host can limit them at all.
     """
 
-    def __init__(self, work: Path | None = None, *, memory: bool = True, processes: int | None = None) -> None:
+    def __init__(
+        self,
+        work: Path | None = None,
+        *,
+        memory: bool = True,
+        processes: int | None = None,
+        snapshots: Path | None = None,
+        layers: Path | None = None,
+    ) -> None:
         self._work = work or Path(tempfile.gettempdir())
+        self._snapshots = snapshots or self._work
+        self._layers = layers or self._work
         self._memory = memory
         self._processes = processes
         self._pid_max = 0
@@ -70,31 +85,54 @@ class NamespaceRunner:
 
         A step that fails when its memory is full is run once more, its upper side on the disk.
         """
-        if os.geteuid() != 0:
-            raise SandboxError("RUN steps need root", hint="run it as root: sudo firekiln …")
+        launcher = self._started()
         with ExitStack() as held:
-            area = held.enter_context(self._area(step))
-            ended = self._run(step, area, output, cancel)
+            area = held.enter_context(self._area(step, launcher.authority))
+            ended = self._run(step, area, launcher, output, cancel)
             if ended.status != 0 and ended.was_full:
                 output(2, b"firekiln: no room left in memory; running the step again on the disk\n")
                 held.close()
-                area = held.enter_context(upper.on_disk(self._work))
-                ended = self._run(step, area, output, cancel)
+                area = held.enter_context(self._on_disk(launcher.authority))
+                ended = self._run(step, area, launcher, output, cancel)
             assert ended.status is not None
-            diff = held.enter_context(opened_upper(f"{area.path}/upper", user_xattrs=False))
+            diff = held.enter_context(launcher.authority.upper(f"{area.path}/upper"))
             prune(diff, ended.stubs)
             yield Outcome(status=ended.status, diff=diff, out_of_memory=ended.out_of_memory)
 
-    def _area(self, step: Step) -> AbstractContextManager[upper.Area]:
+    def furnish(self, folder: Path, *, mode: int, uid: int, gid: int, tree: Tree | None) -> None:
+        """Give an empty folder of the store the content, mode and owner that steps are to see: of `tree` its own.
+
+        SandboxError, OSError where that can't be.
+        """
+        authority = self._started().authority
+        held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if tree is not None:
+                authority.fill(held, tree)
+            else:
+                authority.own(held, ".", mode=mode, uid=uid, gid=gid)
+        finally:
+            os.close(held)
+
+    def _area(self, step: Step, authority: Authority) -> AbstractContextManager[upper.Area]:
         """Files in memory would count as the step's own memory, so that a step with a limit writes to the disk."""
         size = upper.tmpfs_size() if self._memory and not step.limits.memory else 0
-        return upper.on_tmpfs(size) if size else upper.on_disk(self._work)
+        return upper.on_tmpfs(size, authority) if size else self._on_disk(authority)
 
-    def _run(self, step: Step, area: upper.Area, output: Output, cancel: threading.Event) -> running.Running:
-        launcher = self._started()
+    def _on_disk(self, authority: Authority) -> AbstractContextManager[upper.Area]:
+        """What steps of other owners leave there, only the keeper can sweep, which knows its own folder."""
+        return upper.on_disk(self._snapshots if authority.userxattr else self._work, authority)
+
+    def _run(
+        self, step: Step, area: upper.Area, launcher: Launcher, output: Output, cancel: threading.Event
+    ) -> running.Running:
+        def waiting() -> None:
+            if cancel.is_set():
+                raise SandboxError("the step was cancelled")
+
         with ExitStack() as held:
             group = held.enter_context(self._groups.step(step.limits))
-            request, mounts = held.enter_context(handed_over(step, area, launcher))
+            request, mounts = held.enter_context(handed_over(step, area, launcher, waiting))
             request = replace(request, pid_max=self._pid_max, groups=len(group.joining))
             under_way = held.enter_context(running.started(launcher, request, area, [*mounts, *group.joining]))
             try:
@@ -113,9 +151,14 @@ class NamespaceRunner:
     def _started(self) -> Launcher:
         with self._lock:
             if self._launcher is None:
-                upper.sweep(self._work)
-                self._memory = self._memory and upper.tmpfs_keeps_xattrs()
-                self._launcher = Launcher(self._work, hold=self._hold)
+                rootless = None if is_host_root() else Rootless(ids=own_map(), snapshots=self._snapshots)
+                launcher = Launcher(self._work, hold=self._hold, rootless=rootless)
+                with ExitStack() as unready:
+                    unready.callback(launcher.close)
+                    launcher.authority.sweep(self._layers)
+                    self._memory = self._memory and upper.tmpfs_keeps_xattrs(launcher.authority)
+                    unready.pop_all()
+                self._launcher = launcher
             return self._launcher
 
     def _hold(self, spawner: int) -> None:

@@ -20,13 +20,13 @@ import select
 import signal
 import socket
 import sys
-from array import array
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from firekiln.sandbox import process, root, seccomp, syscalls
+from firekiln.sandbox.control import receive
 from firekiln.sandbox.network import loopback_up
-from firekiln.sandbox.request import DESCRIPTORS, Report, Request
+from firekiln.sandbox.request import Report, Request
 
 NAMESPACES: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 _ALIVE: Final = 0
@@ -83,7 +83,7 @@ class Spawner:
             del self.children[fd]
 
     def _obey(self) -> bool:
-        data, descriptors = _receive(self.control)
+        data, descriptors = receive(self.control)
         if not data:
             return False
         word, _, number = data.decode().partition(" ")
@@ -138,15 +138,6 @@ def _send(channel: socket.socket, report: Report) -> None:
         channel.send(report.encode(), socket.MSG_NOSIGNAL)
     except OSError:
         return  # nobody waits for it any more
-
-
-def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    descriptors = array("i")
-    space = socket.CMSG_SPACE(DESCRIPTORS * descriptors.itemsize)
-    data, ancillary, _, _ = control.recvmsg(4096, space, socket.MSG_CMSG_CLOEXEC)
-    for _, _, payload in ancillary:
-        descriptors.frombytes(payload[: len(payload) // descriptors.itemsize * descriptors.itemsize])
-    return data, list(descriptors)
 
 
 def _body(fd: int) -> bytes:
@@ -217,16 +208,35 @@ def _die_with(spawner: int) -> None:
         os._exit(1)
 
 
+def _enter_namespace(watched: int, ids: str, control: str, path: str) -> None:
+    """Become root of a user namespace, and leave a process in it that still sees the host's files."""
+    from firekiln.sandbox import confine, keeper, userns  # noqa: PLC0415 - root has no use for them
+    from firekiln.sandbox.idmap import IdMap  # noqa: PLC0415 - as above
+
+    userns.enter(IdMap.decode(ids))
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    confine.make_private()
+    channel = socket.socket(fileno=int(control))
+    if os.fork() == 0:
+        keeper.keep(channel, watched, path)
+    channel.close()
+
+
 def main() -> None:
-    """`spawner FD PIDFD FOLDER`: serve the control socket FD for the process of PIDFD. FOLDER is any directory."""
-    control, watched, folder = sys.argv[1:]
+    """`spawner FD PIDFD FOLDER [IDS FD PATH]`: serve the control socket FD for the process of PIDFD. FOLDER is any
+    directory. With IDS in a user namespace of those ids, and with a keeper (`keeper.py`) for the second socket; PATH is
+    where that finds its modules.
+    """
+    control, watched, folder, *rootless = sys.argv[1:]
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.disable()  # a collection would touch, and so copy, every page of a forked child
     seccomp.program(os.uname().machine)  # once for all steps
     own = os.pidfd_open(os.getpid())
-    root.prepare(folder)
+    if rootless:
+        _enter_namespace(int(watched), *rootless)
+    root.prepare(folder, rootless=bool(rootless))
     channel = socket.socket(fileno=int(control))
     channel.send(b"ready")
     Spawner(channel, int(watched), own).serve()

@@ -9,22 +9,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from firekiln.sandbox import mounts
+from firekiln.sandbox.authority import Authority
+from firekiln.sandbox.leftovers import PREFIX
 
 ENOUGH: Final = 1 << 30
 """Bytes that a tmpfs must be able to hold to be used at all."""
-_PREFIX: Final = "firekiln-step-"
-_SWEPT_AFTER: Final = 1.0
-"""Seconds after which a folder that nobody has locked is nobody's: it is locked right after it is made."""
 _NEARLY_FULL: Final = 0.97
 
 
@@ -53,9 +49,9 @@ class Area:
 
 
 @contextmanager
-def on_tmpfs(size: int) -> Iterator[Area]:
+def on_tmpfs(size: int, authority: Authority) -> Iterator[Area]:
     """An area of at most `size` bytes in memory."""
-    mount = mounts.tmpfs(size=size)
+    mount = authority.tmpfs(size=size)
     try:
         path = f"/proc/{os.getpid()}/fd/{mount}"
         _make_sides(path)
@@ -65,30 +61,18 @@ def on_tmpfs(size: int) -> Iterator[Area]:
 
 
 @contextmanager
-def on_disk(work: Path) -> Iterator[Area]:
-    """An area in a folder of its own below `work`, removed afterwards (or, after a crash, by `sweep`)."""
-    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=work)
+def on_disk(work: Path, authority: Authority) -> Iterator[Area]:
+    """An area in a folder of its own below `work`, removed afterwards (or, after a crash, by `leftovers.sweep`)."""
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=work)
     with contextlib.ExitStack() as held:
-        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        held.callback(authority.remove, Path(folder))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, lock)
         fcntl.flock(lock, fcntl.LOCK_EX)
         _make_sides(folder)
-        mount = mounts.clone(Path(folder), readonly=False)
+        mount = authority.clone(Path(folder), readonly=False)
         held.callback(os.close, mount)
         yield Area(mount=mount, path=folder, limited=False)
-
-
-def sweep(work: Path) -> None:
-    """Remove areas below `work` that killed processes left: those that nobody has locked."""
-    for folder in work.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            held.callback(os.close, lock)
-            if time.time() - os.fstat(lock).st_mtime < _SWEPT_AFTER:
-                continue
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def tmpfs_size() -> int:
@@ -97,11 +81,12 @@ def tmpfs_size() -> int:
     return half if half >= ENOUGH else 0
 
 
-def tmpfs_keeps_xattrs() -> bool:
+def tmpfs_keeps_xattrs(authority: Authority) -> bool:
     """Whether a tmpfs here takes the xattrs that a layer may hold (`user.*` only since Linux 6.6): by trying."""
-    mount = mounts.tmpfs(size=1 << 20)
+    names = ["user.trial"] if authority.userxattr else ["user.trial", "trusted.trial", "security.trial"]
+    mount = authority.tmpfs(size=1 << 20)
     try:
-        for name in ("user.trial", "trusted.trial", "security.trial"):
+        for name in names:
             os.setxattr(f"/proc/self/fd/{mount}/.", name, b"y")
     except OSError:
         return False
