@@ -162,3 +162,13 @@ def _link_some(draw, root: Directory) -> None:
     for _ in range(draw(st.integers(0, 3))):
         directory = draw(st.sampled_from(directories))
         directory.children.setdefault(draw(names), draw(st.sampled_from(others)))
+
+
+def static_elf(code: bytes, *, machine: int = 62) -> bytes:
+    """A program of nothing but `code`, by default x86-64's: ELF header, one segment."""
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x10000)
+    return ident + header + segment + code

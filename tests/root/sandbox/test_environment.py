@@ -6,14 +6,13 @@ import errno
 import os
 import socket
 import stat
-import struct
 from pathlib import Path
 
 import pytest
 
 from firekiln.errors import SandboxError
 from systems import system
-from trees import file, folder
+from trees import file, folder, static_elf
 
 pytestmark = pytest.mark.root
 
@@ -100,16 +99,6 @@ def test_the_32_bit_way_into_the_kernel_is_bound_too(run, layer, code):
     alone = layer(folder({b"call": file(static_elf(start + code + end), mode=0o755)}))
     assert run(args=["/call"], layers=[alone]).status == errno.EPERM
     assert run(args=["/call"], layers=[alone], insecure=True).status == errno.EFAULT
-
-
-def static_elf(code: bytes) -> bytes:
-    """An x86-64 program of nothing but `code`: ELF header, one segment."""
-    base, headers = 0x400000, 64 + 56
-    size = headers + len(code)
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    header = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
-    return ident + header + segment + code
 
 
 def test_an_insecure_step_keeps_all_capabilities_and_may_mount(run):

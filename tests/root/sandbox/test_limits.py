@@ -45,7 +45,7 @@ def test_ulimits_are_raised_where_the_host_lets_us(run):
     if _may_raise():
         assert run("ulimit -Hp", limits=limits, user="bob").out == "unlimited\n"
     else:
-        with pytest.raises(SandboxError, match="^cannot set a --ulimit: not allowed"):
+        with pytest.raises(SandboxError, match=r"^cannot set a --ulimit: not allowed"):
             run("true", limits=limits)
 
 

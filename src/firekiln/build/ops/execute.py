@@ -93,14 +93,25 @@ class Executor:
             raise _refused(vertex, f"{ENTITLEMENT_HOST} is not allowed", f"--allow {ENTITLEMENT_HOST}")
         if op.insecure and ENTITLEMENT_INSECURE not in allow:
             raise _refused(vertex, f"{ENTITLEMENT_INSECURE} is not allowed", f"--allow {ENTITLEMENT_INSECURE}")
-        host = Platform.host()
-        ours, theirs = host.architecture, self._platform.architecture
-        if self._platform.os != host.os or (ours != theirs and (ours, theirs) not in _COMPATIBLE):
-            raise _refused(
-                vertex, f"RUN can't execute programs for {self._platform} here: this machine is {host}", None
-            )
+        self._check_platform(vertex)
         for mount in op.mounts:
             self._check_mount(vertex, mount)
+
+    def _check_platform(self, vertex: Vertex) -> None:
+        host = Platform.host()
+        ours, theirs = host.architecture, self._platform.architecture
+        if self._platform.os == host.os and (ours == theirs or (ours, theirs) in _COMPATIBLE):
+            return
+        from firekiln.sandbox import binfmt  # noqa: PLC0415 - few builds are for another machine
+
+        emulated = self._platform.os == host.os
+        problem = binfmt.problem(theirs) if emulated else "no emulator runs them"
+        if problem is not None:
+            raise BuildError(
+                f"RUN can't execute programs for {self._platform} here: this machine is {host}, and {problem}",
+                location=vertex.location,
+                hint="apt install qemu-user-static binfmt-support, on the host" if emulated else None,
+            )
 
     def _check_mount(self, vertex: Vertex, mount: Mount) -> None:
         options = self._options
