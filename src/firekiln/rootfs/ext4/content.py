@@ -78,11 +78,13 @@ class Copies:
 class CopyingThread:
     """Makes the copies while the `with` block runs, which is left when they are all made.
 
-    An error of the copying is raised on leaving; an error of the block ends the copying.
+    The image begins at `offset` of the file, a multiple of BLOCK. An error of the copying is raised on leaving; an
+    error of the block ends the copying.
     """
 
-    def __init__(self, fd: int, copies: Copies, progress: Progress | None) -> None:
+    def __init__(self, fd: int, copies: Copies, progress: Progress | None, *, offset: int = 0) -> None:
         self._fd = fd
+        self._offset = offset
         self._copies = copies
         self._progress = progress
         self._abandoned = False
@@ -107,13 +109,13 @@ class CopyingThread:
             self._error = error
 
     def _copy_all(self) -> None:
-        start = self._copies.list[0].target
+        start = self._offset + self._copies.list[0].target
         done = 0
         with Sources() as sources, SequentialFile(self._fd, sources, hashed=False, start=start) as file:
             for copy in self._copies.list:
                 if self._abandoned:
                     return
-                _go_to(file, copy.target)
+                _go_to(file, self._offset + copy.target)
                 _copy_one(file, copy)
                 done += copy.length
                 if self._progress:

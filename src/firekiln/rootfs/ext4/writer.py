@@ -54,6 +54,7 @@ def write(
     out: int | str | os.PathLike[str],
     *,
     size: Size | int | None = None,
+    offset: int = 0,
     journal: bool = True,
     growth: bool = True,
     label: str = "",
@@ -65,8 +66,9 @@ def write(
     """Write `tree` to `out`: a path, or a file's descriptor open for reading and writing, whose content is dropped.
 
     `size` is in bytes (None: the smallest that fits); what is less than a block of it stays unused. What is free is a
-    hole of the file. `growth` keeps room for the descriptors of a larger file system, as mke2fs does; without it the
-    kernel can still grow it. `uuid` is derived from all but the content of files where it is None. `epoch` is the
+    hole of the file. With `offset`, a multiple of 4 KiB, the image begins there and what lies before it is kept.
+    `growth` keeps room for the descriptors of a larger file system, as mke2fs does; without it the kernel can still
+    grow it. `uuid` is derived from all but the content of files where it is None. `epoch` is the
     time of birth in the superblock, in seconds. `lost+found` is added where it is missing. Times are stored as far as
     ext4 has them and e2fsck believes them (1901 to 2446, but not 2310 to 2378), others as the nearest; access, change
     and birth get the time of modification.
@@ -94,11 +96,11 @@ def write(
         if not isinstance(out, int):
             out = os.open(out, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             cleanup.callback(os.close, out)
-        os.ftruncate(out, 0)
-        os.ftruncate(out, layout.geometry.blocks * BLOCK)
-        cleanup.enter_context(CopyingThread(out, copies, progress))
+        os.ftruncate(out, offset)
+        os.ftruncate(out, offset + layout.geometry.blocks * BLOCK)
+        cleanup.enter_context(CopyingThread(out, copies, progress, offset=offset))
         identity = _identity(given, planned.digest())
-        _write_all(out, _metadata(planned, layout, identity))
+        _write_all(out, _metadata(planned, layout, identity), offset)
     return Written(size=layout.geometry.blocks * BLOCK, uuid=_text(identity.uuid))
 
 
@@ -185,17 +187,17 @@ def _metadata(planned: Plan, layout: Layout, identity: Identity) -> Iterator[_Pi
     )
 
 
-def _write_all(fd: int, pieces: Iterable[_Piece]) -> None:
-    """Writes pieces at their offsets, those that adjoin together."""
+def _write_all(fd: int, pieces: Iterable[_Piece], base: int) -> None:
+    """Writes pieces at their offsets in the image, which begins at `base`; those that adjoin together."""
     gathered: list[bytes | memoryview] = []
     start = end = 0
     for offset, data in pieces:
         if offset != end or len(gathered) >= _PIECES:
-            _write_at(fd, gathered, start)
+            _write_at(fd, gathered, base + start)
             gathered, start, end = [], offset, offset
         gathered.append(data)
         end += len(data)
-    _write_at(fd, gathered, start)
+    _write_at(fd, gathered, base + start)
 
 
 def _write_at(fd: int, pieces: list[bytes | memoryview], offset: int) -> None:
