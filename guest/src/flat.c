@@ -11,44 +11,45 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "clock.h"
 #include "cmdline.h"
 #include "log.h"
 #include "mounts.h"
+#include "rootdevice.h"
+#include "verity.h"
 
-#define ROOT_WAIT_MS 5000
 #define ROOT "/root"
 #define VALUE_SIZE 1024
 #define MAX_NAMESERVERS 2
 
 /* --- the root file system ------------------------------------------------------------------------------------------ */
 
-static int await_device(const char *device, struct failure *failure)
+/* The device to mount: the root's own, or one of dm-verity over it. */
+static int find_device(char *device, size_t size, bool *verified, struct failure *failure)
 {
-	long long deadline = clock_ms() + ROOT_WAIT_MS;
+	char words[VALUE_SIZE], below[VALUE_SIZE];
+	struct verity verity;
 
-	while (access(device, F_OK)) {
-		if (clock_ms() >= deadline && !cmdline_word("rootwait"))
-			return fail(failure, "root", 0, "the root file system's drive %s did not appear", device);
-		clock_sleep_ms(1);
-	}
-	return 0;
+	*verified = cmdline_value("firekiln.verity", words, sizeof words);
+	if (!*verified)
+		return root_device(device, size, failure);
+	if (verity_parse(words, &verity, failure) || root_device(below, sizeof below, failure))
+		return -1;
+	return verity_open(&verity, below, device, size, failure);
 }
 
 int flat_mount(struct failure *failure)
 {
 	char device[VALUE_SIZE], types[VALUE_SIZE], options[VALUE_SIZE] = "", *rest = types, *type;
 	unsigned long flags = cmdline_word("rw") ? 0 : MS_RDONLY;
+	bool verified;
 
-	if (!cmdline_value("root", device, sizeof device))
-		return fail(failure, "root", 0, "the kernel's command line has no root=");
-	if (strncmp(device, "/dev/", 5))
-		return fail(failure, "root", 0, "root=%s: only a drive's name can be mounted, as in root=/dev/vda", device);
 	if (!cmdline_value("rootfstype", types, sizeof types))
 		strcpy(types, "ext4,erofs,squashfs");
 	cmdline_value("rootflags", options, sizeof options);
-	if (await_device(device, failure))
+	if (find_device(device, sizeof device, &verified, failure))
 		return -1;
+	if (verified)
+		flags |= MS_RDONLY;
 	if (mkdir(ROOT, 0755) && errno != EEXIST)
 		return fail(failure, "root", errno, "%s", ROOT);
 	while ((type = strsep(&rest, ",")))

@@ -20,7 +20,8 @@ static void load(const char *folder, const char *name, const char *parameters)
 
 	snprintf(path, sizeof path, "%s/modules/%s", folder, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST))
+	/* ENODEV: a driver whose bus this machine has not */
+	if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) && errno != EEXIST && errno != ENODEV))
 		log_line(LOG_LEVEL_WARNING, "module %s: %s", name, strerror(errno));
 	if (fd >= 0)
 		close(fd);
