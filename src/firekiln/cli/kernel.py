@@ -22,15 +22,17 @@ def kernel(ctx: click.Context) -> None:
 
 @kernel.command
 @click.option("--missing", is_flag=True, help="Only where the store has no kernel yet.")
+@click.option("--generic", is_flag=True, help="The kernel for disks (type=raw) rather than for machines.")
 @click.pass_context
-def pull(ctx: click.Context, missing: bool) -> None:
+def pull(ctx: click.Context, missing: bool, generic: bool) -> None:
     """Fetch the newest cloud kernel of Debian's archive, its signature checked."""
-    from firekiln.machine.kernel import default_kernel  # noqa: PLC0415 - imported when used
+    from firekiln.machine.kernel import generic_kernels, kernels, pull_generic  # noqa: PLC0415 - imported when used
     from firekiln.machine.kernel import pull as pull_kernel  # noqa: PLC0415 - ditto
 
     with Store.open(ctx.obj["root"]) as store:
-        found = default_kernel(store.root, "amd64") if missing else None
-        found = found or pull_kernel(store.root, progress=lambda text: click.echo(f"kernel: {text}", err=True))
+        known = (generic_kernels if generic else kernels)(store.root) if missing else []
+        fetch = pull_generic if generic else pull_kernel
+        found = known[0] if known else fetch(store.root, progress=lambda text: click.echo(f"kernel: {text}", err=True))
         click.echo(found.digest)
 
 
@@ -91,12 +93,12 @@ class _Counter:
 @click.option("--no-trunc", is_flag=True, help="Digests in full.")
 @click.pass_context
 def list_kernels(ctx: click.Context, quiet: bool, no_trunc: bool) -> None:
-    """List the kernels of the store; the first is the one that machines boot."""
+    """List the kernels of the store; the first is the one that machines boot (a generic one is for disks only)."""
     from firekiln.cli.table import print_table  # noqa: PLC0415 - imported when used
-    from firekiln.machine.kernel import kernels  # noqa: PLC0415 - ditto
+    from firekiln.machine.kernel import generic_kernels, kernels  # noqa: PLC0415 - ditto
 
     with Store.open(ctx.obj["root"]) as store:
-        found = kernels(store.root)
+        found = [*kernels(store.root), *generic_kernels(store.root)]
     digests = [item.digest if no_trunc else item.digest.removeprefix("sha256:")[:12] for item in found]
     if quiet:
         for digest in digests:

@@ -1,5 +1,7 @@
 """The kernels of a store: `<root>/kernels/<digest>/` holds `kernel.json`, `vmlinux` and `modules/*.ko`.
 
+A kernel for disks (kind `generic`) lies there as its boot loader wants it: a bzImage, `vmlinuz`, in place of the ELF.
+
 `kernel.json` lists every file with its digest, and its own digest (sha256 of its bytes) names the folder: a kernel is
 immutable and appears whole, by one rename, or not at all.
 """
@@ -23,9 +25,9 @@ from firekiln.store import Store
 from firekiln.store.durable import fsync_directory
 from firekiln.store.temporary import Temporary
 
-Kind = Literal["own", "debian", "file"]
+Kind = Literal["own", "debian", "file", "generic"]
 _DESCRIPTION = "kernel.json"
-_PREFERENCE: Mapping[str, int] = {"own": 1, "debian": 0}
+_PREFERENCE: Mapping[str, int] = {"own": 1, "debian": 0, "generic": -1}
 """Our own kernel boots in a third of the time of Debian's, so it is taken where it is present."""
 
 
@@ -51,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """A kernel that a machine can boot: an ELF file and the modules that it may need.
+    """A kernel that a machine can boot: an ELF file (a bzImage for disks) and the modules that it may need.
 
     `features` are those of FEATURES that it has, built in or as modules; empty where that is not known (kind `file`).
     `recipe` is there where it was built here.
@@ -84,7 +86,7 @@ class NewModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKernel:
-    """A kernel on its way into the store; `image` is the ELF file's bytes."""
+    """A kernel on its way into the store; `image` is the ELF file's bytes, or the bzImage's for disks."""
 
     kind: Kind
     version: str
@@ -96,7 +98,16 @@ class NewKernel:
 
 
 def kernels(root: Path) -> list[Kernel]:
-    """All kernels of the store, the preferred first: our own, then the newest."""
+    """The kernels of the store that machines can boot, the preferred first: our own, then the newest."""
+    return [kernel for kernel in _all(root) if kernel.kind != "generic"]
+
+
+def generic_kernels(root: Path) -> list[Kernel]:
+    """The kernels of the store for disks, the newest first."""
+    return [kernel for kernel in _all(root) if kernel.kind == "generic"]
+
+
+def _all(root: Path) -> list[Kernel]:
     return sorted((_read(folder) for folder in _folders(root)), key=_rank, reverse=True)
 
 
@@ -189,7 +200,7 @@ def _document(new: NewKernel) -> bytes:
         "architecture": new.architecture,
         "features": sorted(new.features),
         **({"recipe": asdict(new.recipe)} if new.recipe else {}),
-        "image": file("vmlinux", new.image),
+        "image": file(_image_name(new), new.image),
         "modules": [
             {"name": m.name, "depends": list(m.depends), **file(f"modules/{m.name}.ko", m.data)} for m in new.modules
         ],
@@ -197,10 +208,14 @@ def _document(new: NewKernel) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
+def _image_name(new: NewKernel) -> str:
+    return "vmlinuz" if new.kind == "generic" else "vmlinux"
+
+
 def _write_all(folder: Path, document: bytes, new: NewKernel) -> None:
     folder.chmod(0o755)
     (folder / "modules").mkdir()
-    _write(folder / "vmlinux", new.image)
+    _write(folder / _image_name(new), new.image)
     for module in new.modules:
         _write(folder / "modules" / f"{module.name}.ko", module.data)
     _write(folder / _DESCRIPTION, document)
@@ -246,7 +261,8 @@ def _read(folder: Path) -> Kernel:
         ) from error
 
 
-def _rank(kernel: Kernel) -> tuple[int, list[tuple[int, int, str]]]:
-    """Sorts by preference, then by version, numbers in it as numbers (6.1.9 before 6.1.10)."""
+def _rank(kernel: Kernel) -> tuple[int, list[tuple[int, int, str]], int]:
+    """Sorts by preference, then by version, numbers in it as numbers (6.1.9 before 6.1.10), then by what it can do."""
     words = re.findall(r"\d+|\D+", kernel.version)
-    return _PREFERENCE.get(kernel.kind, -1), [(1, int(word), "") if word.isdigit() else (0, 0, word) for word in words]
+    numbers = [(1, int(word), "") if word.isdigit() else (0, 0, word) for word in words]
+    return _PREFERENCE.get(kernel.kind, -1), numbers, len(kernel.modules)

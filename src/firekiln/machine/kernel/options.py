@@ -18,6 +18,7 @@ FEATURES: Mapping[str, str] = {
     "CONFIG_EROFS_FS": "erofs",
     "CONFIG_EXT4_FS": "ext4",
     "CONFIG_SQUASHFS": "squashfs",
+    "CONFIG_DM_VERITY": "dm-verity",
     "CONFIG_IP_PNP": "ip-pnp",
 }
 """Kernel options and the features that they give, built in or as modules."""
