@@ -151,7 +151,7 @@ def build(
         engine = Engine(
             store=opened,
             sources=_sources(opened, events, pull=pull),
-            runner=_once(lambda: stack.enter_context(_namespaces(opened.temporary.folder, pids_limit))),
+            runner=_once(lambda: stack.enter_context(_namespaces(opened, pids_limit))),
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
@@ -367,10 +367,12 @@ def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
 
 
 @contextlib.contextmanager
-def _namespaces(work: Path, processes: int | None) -> Iterator[Runner]:
+def _namespaces(store: Store, processes: int | None) -> Iterator[Runner]:
     from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
 
-    with NamespaceRunner(work, processes=processes) as runner:
+    with NamespaceRunner(
+        store.temporary.folder, processes=processes, snapshots=store.snapshots, layers=store.blobs.folder
+    ) as runner:
         yield runner
 
 

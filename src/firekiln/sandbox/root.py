@@ -220,7 +220,8 @@ def _sys(place: str, request: Request) -> None:
     flags = _LOCKED | (0 if request.insecure else MS_RDONLY)
     if request.rootless and not request.private_network:  # a new sysfs shows the devices of a network of ours only
         host = _detached("/h/sys")
-        syscalls.mount_setattr(host, "", AT_EMPTY_PATH | AT_RECURSIVE, attr_set=MOUNT_ATTR_RDONLY)
+        attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        syscalls.mount_setattr(host, "", AT_EMPTY_PATH | AT_RECURSIVE, attr_set=attributes)
         attach(host, place)
         os.close(host)
     else:

@@ -9,6 +9,7 @@ ROOT/lock               byte ranges of it are the locks between processes
 ROOT/tmp/               what is being written; swept when its writer is gone
 ROOT/cache/             folders of RUN --mount=type=cache
 ROOT/contexts/          digests of build contexts' files by what stat(2) says of them: may be lost, costs work only
+ROOT/snapshots/         without root: layers as directories, for steps (`sandbox/snapshot.py`); may be lost
 ROOT/kernels/           kernels for machines
 ROOT/machines/          state of machines
 """

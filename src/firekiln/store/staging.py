@@ -11,10 +11,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from firekiln.oci import digest as digests
 from firekiln.rootfs.tree import Tree
 from firekiln.store import failpoint
 from firekiln.store.durable import fsync_directory, fsync_file, store_errors
@@ -52,7 +54,11 @@ class Staging:
         self._made.append(path)
         layer = write_layer(tree, path)
         failpoint.reached("layer-written")
-        return layer
+        # The name tells everybody what it holds, as that of a blob does.
+        named = path.with_name(digests.encoded(layer.digest))
+        path.rename(named)
+        self._made.append(named)
+        return replace(layer, path=named)
 
     def record(self, results: Mapping[str, Result], layer: Layer | None, lock: Lock) -> None:
         """Keep `layer`, then `results` (by key) that name it, then release `lock`, soon and in the background."""

@@ -91,6 +91,14 @@ class Store:
         return path
 
     @property
+    def snapshots(self) -> Path:
+        """For the sandbox: what lies there has owners that only the user namespace of a build can remove."""
+        path = self.root / "snapshots"
+        with store_errors(path, "cannot make"):
+            path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    @property
     def kernels(self) -> Path:
         return self.root / "kernels"
 
