@@ -16,9 +16,11 @@ VERBS: dict[str, str] = {
     # verb: "module:command", imported when the verb is used
     "base": "base:base",
     "build": "build:build",
+    "builder": "system:builder",
     "dockerfile": "dockerfile:dockerfile",
     "export": "export:export",
     "history": "images:history",
+    "image": "system:image",
     "images": "images:images",
     "inspect": "images:inspect",
     "kernel": "kernel:kernel",
@@ -30,6 +32,7 @@ VERBS: dict[str, str] = {
     "rmi": "images:rmi",
     "run": "run:run",
     "stop": "machines:stop",
+    "system": "system:system",
     "tag": "images:tag",
     "wait": "machines:wait",
 }

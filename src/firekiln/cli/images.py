@@ -12,7 +12,7 @@ import click
 
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
-from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, ImageNotFoundError
+from firekiln.errors import ConflictError, ContainerNotFoundError, DamagedError, FirekilnError, ImageNotFoundError
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage, gc
 
@@ -170,7 +170,10 @@ def _check_unused(store: Store, name: str) -> None:
     """ConflictError where the name is the last of an image of which there is a machine."""
     from firekiln.machine.state import State  # noqa: PLC0415 - images alone need no machine
 
-    image = store.images.find(name)
+    try:
+        image = store.images.find(name)
+    except DamagedError:
+        return  # it boots nothing any more
     if image is None or (
         len(image.references) > 1 and not image.digest.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
     ):

@@ -122,9 +122,10 @@ class Index:
             self._try(lambda db: _write(db, ("UPDATE results SET used = ? WHERE key = ?", rows)))
 
     def uses(self) -> list[Use]:
-        """All results, those used longest ago first."""
+        """All results, those used longest ago first. What lies in the future (a clock was set back) was used now."""
         rows = self._try(lambda db: db.execute("SELECT key, layers, used FROM results ORDER BY used, key").fetchall())
-        return [Use(key=row[0], layers=tuple(row[1].split()), used=row[2]) for row in rows]
+        now = int(time.time())
+        return [Use(key=row[0], layers=tuple(row[1].split()), used=min(row[2], now)) for row in rows]
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop results."""
@@ -161,7 +162,8 @@ class Index:
     def touch_folder(self, name: str) -> None:
         """Note that a folder below `cache/` is used now."""
         now = int(time.time())
-        self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(name, now)])))
+        if abs(now - self.folders().get(name, 0)) > _TOUCH_AFTER:
+            self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO folders VALUES (?, ?)", [(name, now)])))
 
     def folders(self) -> dict[str, int]:
         """When folders below `cache/` were last used (Unix seconds), as far as that is known."""

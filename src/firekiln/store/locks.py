@@ -104,3 +104,8 @@ class Locks:
 def named(name: str) -> int:
     """The offset that stands for `name`, a cache key say. Two names may share one: they then exclude each other."""
     return _NAMED + (int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") >> 2)
+
+
+def of_cache(folder: str) -> int:
+    """The offset that stands for a folder below `cache/`: shared or exclusive as its mount asks."""
+    return named(f"cache mount {folder}")

@@ -70,6 +70,7 @@ class Store:
         `fill` is called with a new folder before it gets its name, and may set other metadata.
         """
         path = self._below("cache", name)
+        self.index.touch_folder(name)
         if path.exists():
             return path
         with store_errors(path, "cannot make"):
@@ -89,6 +90,10 @@ class Store:
                     raise
                 shutil.rmtree(made)  # somebody else was first
         return path
+
+    @property
+    def caches(self) -> Path:
+        return self.root / "cache"
 
     @property
     def snapshots(self) -> Path:

@@ -21,8 +21,7 @@ from firekiln.errors import BuildError, SandboxError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Tree
 from firekiln.sandbox.materialize import materialize
-from firekiln.store import Store
-from firekiln.store.locks import named
+from firekiln.store import Store, locks
 
 _NAME_LENGTH = 32
 
@@ -48,10 +47,10 @@ def _folder(mount: CacheMount, inputs: Inputs, store: Store, waiting: Callable[[
     match mount.sharing:
         case Sharing.SHARED | Sharing.LOCKED:
             shared = mount.sharing is Sharing.SHARED
-            lock = store.locks.acquire(named(f"cache mount {name}"), shared=shared, waiting=waiting)
+            lock = store.locks.acquire(locks.of_cache(name), shared=shared, waiting=waiting)
         case Sharing.PRIVATE:
             number = 0
-            while (found := store.locks.try_acquire(named(f"cache mount {name}"))) is None:
+            while (found := store.locks.try_acquire(locks.of_cache(name))) is None:
                 number += 1
                 name = f"{name[:_NAME_LENGTH]}.{number}"
             lock = found
