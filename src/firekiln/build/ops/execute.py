@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -23,6 +22,7 @@ from firekiln.build.graph import (
     TmpfsMount,
     Vertex,
 )
+from firekiln.build.ops.output import Log
 from firekiln.build.runner import Runner
 from firekiln.build.solver import CanceledError, Inputs, Solved
 from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
@@ -46,9 +46,6 @@ from firekiln.values import dataclass
 
 ENTITLEMENT_HOST = "network.host"
 ENTITLEMENT_INSECURE = "security.insecure"
-
-_KEPT_OUTPUT = 64
-"""Pieces of a step's output that a failure quotes from."""
 
 _COMPATIBLE = frozenset({("amd64", "386")})
 """What a host (first) executes besides its own."""
@@ -123,16 +120,11 @@ class Executor:
     @contextlib.contextmanager
     def run(self, op: ExecOp, inputs: Inputs, output: Output) -> Iterator[Tree]:
         """Run the process; yields what it changed. StepFailedError where its status is not 0."""
-        kept: deque[bytes] = deque(maxlen=_KEPT_OUTPUT)
-
-        def listen(fd: int, data: bytes) -> None:
-            kept.append(data)
-            output(fd, data)
-
+        log = Log(output)
         with contextlib.ExitStack() as stack:
             step = self._step(op, inputs, stack)
             try:
-                outcome = stack.enter_context(self._runner(step).run(step, output=listen, cancel=self._cancel))
+                outcome = stack.enter_context(self._runner(step).run(step, output=log, cancel=self._cancel))
             except (SandboxError, OSError) as error:
                 reason = error.message if isinstance(error, SandboxError) else error.strerror or str(error)
                 hint = error.hint if isinstance(error, SandboxError) else None
@@ -140,11 +132,12 @@ class Executor:
                     BuildError(f"{_process(op)} did not complete successfully: {reason}", hint=hint)
                 ) from error
             if outcome.status != 0 or self._cancel.is_set():
+                log.show_end()
                 raise self._unless_canceled(
                     StepFailedError(
                         f"{_process(op)} did not complete successfully: exit code: {self._ending(outcome)}",
                         status=outcome.status,
-                        output=b"".join(kept),
+                        output=log.last,
                     )
                 )
             yield outcome.diff
