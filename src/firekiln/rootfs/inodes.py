@@ -32,6 +32,8 @@ _TYPES: Final[dict[type[Node], int]] = {
     Whiteout: stat.S_IFCHR,
 }
 
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
+
 FILE_TYPES: Final = {
     stat.S_IFREG: 1,
     stat.S_IFDIR: 2,
@@ -72,9 +74,11 @@ AnInode = TypeVar("AnInode", bound=Inode)
 
 def inode_type(node: Node) -> int:
     """The S_IFMT bits of a node. A whiteout is a character device 0:0, as overlayfs wants it."""
-    if isinstance(node, Device):
+    kind = _TYPES.get(type(node))
+    if kind is None:
+        assert isinstance(node, Device)
         return stat.S_IFBLK if node.block else stat.S_IFCHR
-    return _TYPES[type(node)]
+    return kind
 
 
 def shown(path: bytes) -> str:
@@ -86,30 +90,27 @@ def collect(tree: Tree, kind: type[AnInode]) -> list[AnInode]:
     root = kind(path=b"", node=tree, type=stat.S_IFDIR, number=1, parent=None, nlink=2)
     inodes = [root]
     known: dict[int, AnInode] = {id(tree): root}
-    pending = [(root, iter(sorted(tree.children.items())))]
+    pending = [(root, _by_name(tree))]
     while pending:
         parent, names = pending[-1]
+        head = parent.path + b"/" if parent.path else b""
         for name, node in names:
-            path = parent.path + b"/" + name if parent.path else name
             inode = known.get(id(node))
             if inode is None or isinstance(node, Whiteout):
-                inode = kind(path=path, node=node, type=inode_type(node), number=len(inodes) + 1, parent=parent)
+                number = len(inodes) + 1
+                inode = kind(path=head + name, node=node, type=inode_type(node), number=number, parent=parent)
                 known[id(node)] = inode
                 inodes.append(inode)
             else:
                 inode.nlink += 1
-            _check_name(name, path)
+            if len(name) > MAX_NAME or name in _NO_NAMES or b"/" in name or b"\0" in name:
+                raise _no_name(name, head + name)
             parent.entries.append((name, inode))
             if isinstance(node, Directory):
-                if inode.nlink > 1:
-                    raise RootfsError(f"/{shown(path)}: a directory cannot have two names")
-                if len(path) > MAX_PATH:
-                    raise RootfsError(
-                        f"/{shown(path[:200])}…: a path of {len(path)} bytes; the kernel takes {MAX_PATH}"
-                    )
+                _check_directory(inode, head + name)
                 inode.nlink = 2
                 parent.nlink += 1
-                pending.append((inode, iter(sorted(node.children.items()))))
+                pending.append((inode, _by_name(node)))
                 break
         else:
             pending.pop()
@@ -130,11 +131,24 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check_name(name: bytes, path: bytes) -> None:
+def _by_name(directory: Directory) -> Iterator[tuple[bytes, Node]]:
+    """Sorted already where an image is read, which makes it cheap."""
+    children = directory.children
+    names = sorted(children)
+    return zip(names, map(children.__getitem__, names), strict=True)
+
+
+def _no_name(name: bytes, path: bytes) -> RootfsError:
     if len(name) > MAX_NAME:
-        raise RootfsError(f"/{shown(path)}: a name of {len(name)} bytes; the kernel takes {MAX_NAME}")
-    if not name or name in {b".", b".."} or b"/" in name or b"\0" in name:
-        raise RootfsError(f"/{shown(path)}: {shown(name)!r} is no name for a file")
+        return RootfsError(f"/{shown(path)}: a name of {len(name)} bytes; the kernel takes {MAX_NAME}")
+    return RootfsError(f"/{shown(path)}: {shown(name)!r} is no name for a file")
+
+
+def _check_directory(inode: Inode, path: bytes) -> None:
+    if inode.nlink > 1:
+        raise RootfsError(f"/{shown(path)}: a directory cannot have two names")
+    if len(path) > MAX_PATH:
+        raise RootfsError(f"/{shown(path[:200])}…: a path of {len(path)} bytes; the kernel takes {MAX_PATH}")
 
 
 def check_owner(meta: Meta) -> None:

@@ -41,7 +41,7 @@ def tree_blocks(extents: int) -> int:
 
 def pack_one(run: Run) -> bytes:
     """i_block of a file that is one run, of EXTENT_BLOCKS at most."""
-    return _ONE_EXTENT + EXTENT.pack(*_halves(run))
+    return _ONE_EXTENT + EXTENT.pack(run.logical, run.length, run.physical >> 32, run.physical & 0xFFFFFFFF)
 
 
 def pack(runs: Sequence[Run], allocate: Callable[[], int], seed: int) -> tuple[bytes, list[tuple[int, bytes]]]:

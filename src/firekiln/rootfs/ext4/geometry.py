@@ -81,6 +81,9 @@ class Space:
 
     def take(self, count: int, logical: int = 0) -> list[Run]:
         """`count` blocks in as few runs as there can be, which a file's blocks from `logical` on shall be."""
+        if 0 < count <= self._ends[self._index] - self.next:  # nearly always
+            self.next += count
+            return [Run(logical, self.next - count, count)]
         runs = []
         while count:
             step = min(count, self._ends[self._index] - self.next)

@@ -5,6 +5,7 @@ The content of files comes first, since it takes longest to write, and need not 
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from itertools import chain
 
@@ -16,7 +17,9 @@ from firekiln.rootfs.ext4.geometry import Space
 from firekiln.rootfs.ext4.layout import BLOCK, EXTENT_BLOCKS, ROOT_INODE, Checksum, blocks_of
 from firekiln.rootfs.ext4.plan import LOST_FOUND_BLOCKS, Inode, Plan, is_spare_lost_found
 from firekiln.rootfs.inodes import FILE_TYPES, shown
-from firekiln.rootfs.tree import Directory, File
+from firekiln.rootfs.tree import File
+
+_NO_RUNS = extents.pack([], allocate=lambda: 0, seed=0)[0]
 
 
 def needed(planned: Plan) -> int:
@@ -32,13 +35,17 @@ def place_files(planned: Plan, space: Space) -> Copies:
         node = inode.node
         if isinstance(node, File):
             spans = inode.spans
-            if len(spans) == 1:
-                first, last = spans[0]
-                runs = space.take(last - first, first)
-            else:
+            if spans:
                 runs = [run for first, last in spans for run in space.take(last - first, first)]
-            inode.runs = runs
+            else:
+                runs = space.take(inode.blocks)
             copies.add(inode.path, node, runs)
+            if not runs:
+                inode.block = _NO_RUNS
+            elif len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:  # nearly all files
+                inode.block, inode.blocks = extents.pack_one(runs[0]), runs[0].length
+            else:
+                inode.runs = runs
     return copies
 
 
@@ -47,19 +54,24 @@ def place_metadata(planned: Plan, space: Space, checksum: Checksum, hash_seed: b
     place.
     """
     blocks: list[tuple[int, bytes]] = []
-    for packed, users in _xattr_blocks(planned):
+    xattr_blocks = _xattr_blocks(planned)
+    for packed, users in xattr_blocks:
         at = space.take_one()
         blocks.append((at, xattr.finish_block(packed, at, len(users), checksum, planned.refer_to)))
         for inode in users:
             inode.xattrs_at = at
     for inode in planned.inodes:
-        if isinstance(inode.node, Directory):
+        if inode.type == stat.S_IFDIR:
             _fill(inode, checksum, hash_seed)
         if inode.data:
             inode.runs = space.take(blocks_of(inode.size))
             blocks.extend(_pieces(inode.data, inode.runs))
     for inode in chain(planned.inodes, planned.values.values()):
-        _complete(inode, space, checksum, blocks)
+        if inode.runs:
+            _complete(inode, space, checksum, blocks)
+    for packed, users in xattr_blocks:
+        for inode in users:
+            inode.blocks += 1 + sum(blocks_of(len(value)) for _, value in packed.values)
     return blocks
 
 
@@ -80,17 +92,10 @@ def _fill(inode: Inode, checksum: Checksum, hash_seed: bytes) -> None:
 
 
 def _complete(inode: Inode, space: Space, checksum: Checksum, blocks: list[tuple[int, bytes]]) -> None:
-    """i_block, with the tree behind it, and the number of blocks, those of shared xattrs' values included."""
-    runs = inode.runs
-    used = 1 + sum(blocks_of(len(value)) for _, value in inode.xattrs.values) if inode.xattrs_at else 0
-    if len(runs) == 1 and runs[0].length <= EXTENT_BLOCKS:
-        inode.block = extents.pack_one(runs[0])  # nearly all files
-        used += runs[0].length
-    elif runs or isinstance(inode.node, File):
-        inode.block, tree = extents.pack(runs, space.take_one, checksum.inode_seed(inode.number))
-        blocks.extend(tree)
-        used += sum(run.length for run in runs) + len(tree)
-    inode.blocks = used
+    """i_block, with the tree behind it, and the number of blocks."""
+    inode.block, tree = extents.pack(inode.runs, space.take_one, checksum.inode_seed(inode.number))
+    blocks.extend(tree)
+    inode.blocks = sum(run.length for run in inode.runs) + len(tree)
 
 
 def _xattr_blocks(planned: Plan) -> list[tuple[xattr.Packed, list[Inode]]]:

@@ -9,6 +9,7 @@ import hashlib
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs import inodes as common
@@ -33,6 +34,8 @@ LOST_FOUND = b"lost+found"
 LOST_FOUND_BLOCKS = 4
 _LEAST_BETWEEN_COPIES = 29_000
 """Blocks at least that lie between two copies of the superblock (`geometry.py`), where a file may be cut."""
+_fields = Struct("<IIIQQ").pack
+_64_BITS = (1 << 64) - 1
 _NO_META = Meta(mode=0)
 _NO_XATTRS = xattr.Packed()
 
@@ -41,10 +44,11 @@ _NO_XATTRS = xattr.Packed()
 class Inode(common.Inode):
     """One inode of the image to be.
 
-    `spans` are the blocks of a file that hold data (first, past the last); `blocks` is how many the inode takes at
-    most, for content and extent tree. The rest is for `placing.py` to set: `runs`, where the blocks lie; `data`, what
-    a directory or a long link's target has in them; `block`, which is i_block, unless that holds the data themselves;
-    `xattrs_at`, the place of the block for xattrs; and `blocks` as they are, with that one.
+    `blocks` is how many the inode takes at most, for content and extent tree; `spans` are the blocks of a file that
+    hold data (first, past the last), none where they are `blocks` from the first on. The rest is for `placing.py` to
+    set: `runs`, where the blocks lie, until they stand in `block`, which is i_block, unless that holds the data
+    themselves; `data`, what a directory or a long link's target has in them; `xattrs_at`, the place of the block for
+    xattrs; and `blocks` as they are, with that one.
     """
 
     meta: Meta = _NO_META
@@ -85,14 +89,19 @@ class Plan:
 
     def digest(self) -> bytes:
         """32 bytes that stand for all but the content of files. To be asked for before metadata are placed."""
-        parts = []
+        digest = hashlib.sha256()
         for inode in self.inodes:
             meta = inode.meta
-            parts.append(b"%d %d %d %d %d " % (inode.mode, meta.uid, meta.gid, meta.mtime_ns, inode.size) + inode.block)
-            if meta.xattrs or inode.entries or inode.data:
-                names = [(name, entry.number) for name, entry in inode.entries]
-                parts.append(repr((meta.xattrs, names, inode.data)).encode())
-        return hashlib.sha256(b"\n".join(parts)).digest()
+            mode = inode.type | meta.mode
+            digest.update(_fields(mode, meta.uid, meta.gid, meta.mtime_ns & _64_BITS, inode.size))
+            if inode.type != stat.S_IFREG:
+                digest.update(inode.block)
+            if inode.entries:
+                digest.update(b"\0".join([name for name, _ in inode.entries]))
+                digest.update(b",".join([b"%d" % entry.number for _, entry in inode.entries]))
+            if meta.xattrs or inode.data:
+                digest.update(repr((meta.xattrs, inode.data)).encode())
+        return digest.digest()
 
 
 def plan(tree: Tree, *, epoch: int, whiteouts: bool) -> Plan:
@@ -142,7 +151,8 @@ def _measure(inode: Inode, packed: dict[xattr.Xattrs, xattr.Packed], *, whiteout
         return
     inode.meta = node.meta
     check_owner(node.meta)
-    inode.xattrs = _pack_xattrs(node, packed)
+    if node.meta.xattrs or isinstance(node, Directory):
+        inode.xattrs = _pack_xattrs(node, packed)
     if inode.nlink > MAX_LINKS:
         _check_links(inode)
     match node:
@@ -197,6 +207,12 @@ def _measure_file(inode: Inode, node: File) -> None:
     if not 0 <= node.size <= MAX_FILE:
         raise RootfsError(f"a size of {node.size} bytes; ext4 holds {MAX_FILE}")
     inode.size = node.size
+    if len(node.extents) == 1:  # nearly all files: at most cut once
+        start, length, _, _ = node.extents[0]
+        blocks = -(-length // BLOCK)
+        if not start and 0 < blocks < _LEAST_BETWEEN_COPIES:
+            inode.blocks = blocks
+            return
     inode.spans = _spans(node)
     inode.blocks = _most_blocks(inode.spans)
 
@@ -215,8 +231,6 @@ def _spans(node: File) -> list[tuple[int, int]]:
 
 
 def _most_blocks(spans: Sequence[tuple[int, int]]) -> int:
-    if len(spans) == 1 and spans[0][1] < _LEAST_BETWEEN_COPIES:
-        return spans[0][1] - spans[0][0]  # nearly all files: at most cut once
     blocks = pieces = 0
     for first, last in spans:
         blocks += last - first
