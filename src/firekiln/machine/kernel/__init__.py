@@ -1,6 +1,14 @@
 """Kernels: Debian's, our own or a file's, kept in the store as ELF images with their modules."""
 
-from firekiln.machine.kernel.catalog import Kernel, Module, default_kernel, generic_kernels, kernel_file, kernels
+from firekiln.machine.kernel.catalog import (
+    Kernel,
+    Module,
+    default_kernel,
+    generic_kernels,
+    intact_kernel,
+    kernel_file,
+    kernels,
+)
 from firekiln.machine.kernel.debian import pull, pull_generic
 
 __all__ = [
@@ -8,6 +16,7 @@ __all__ = [
     "Module",
     "default_kernel",
     "generic_kernels",
+    "intact_kernel",
     "kernel_file",
     "kernels",
     "pull",
