@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from dataclasses import replace
 
@@ -43,3 +44,30 @@ def _stored(node: Node, known: dict[int, Node]) -> Node:
         else:
             known[id(node)] = replace(node, meta=meta)
     return known[id(node)]
+
+
+_JOURNAL = b"\xc0\x3b\x39\x98"
+_ESCAPED, _SAME_UUID, _LAST_TAG = 1, 2, 8
+
+
+def crashed(image: bytes, contents: dict[int, bytes]) -> bytes:
+    """An image with a journal, whose blocks have these contents once the journal is replayed: one transaction, the
+    superblock saying that it is to be replayed.
+    """
+    data = bytearray(image)
+    journal = image.index(_JOURNAL + struct.pack(">I", 4))
+    tags, blocks = b"", b""
+    for position, (number, content) in enumerate(contents.items()):
+        flags = _SAME_UUID | (_LAST_TAG if position == len(contents) - 1 else 0)
+        if content.startswith(_JOURNAL):
+            flags, content = flags | _ESCAPED, bytes(4) + content[4:]  # noqa: PLW2901 - as the journal has it
+        tags += struct.pack(">IHH", number, 0, flags)
+        blocks += content
+    sequence = struct.pack(">I", 7)
+    descriptor = (_JOURNAL + struct.pack(">I", 1) + sequence + tags).ljust(4096, b"\0")
+    commit = (_JOURNAL + struct.pack(">I", 2) + sequence).ljust(4096, b"\0")
+    log = descriptor + blocks + commit
+    data[journal + 4096 : journal + 4096 + len(log)] = log
+    data[journal + 24 : journal + 32] = sequence + struct.pack(">I", 1)  # s_sequence, s_start
+    data[1024 + 96] |= 4  # INCOMPAT_RECOVER
+    return bytes(data)

@@ -8,16 +8,20 @@ xattrs, and times are whole seconds.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - the name says what it is
 from typing import Final
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.content import SequentialFile, ShortSourceError, Sources, Written
 from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.tree import (
+    CHUNK,
     Device,
     Directory,
     Extent,
@@ -35,6 +39,7 @@ from firekiln.rootfs.tree import (
 
 _MAGIC: Final = b"070701"
 _HEADER: Final = len(_MAGIC) + 13 * 8
+_FIELDS: Final = Struct(">13I")
 _TRAILER: Final = b"TRAILER!!!"
 _MAX: Final = (1 << 32) - 1
 _PATH_MAX: Final = 4096
@@ -158,29 +163,30 @@ def read(path: str | os.PathLike[str]) -> Tree:
     Several archives one after the other, padded with zeros, are one Tree, as the kernel has it.
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:  # noqa: PTH123 - the path may be a str
-        data = file.read()
     source = PathSource(name)
     root = Directory(meta=Meta(mode=0o755))
     linked: dict[tuple[int, int], Node] = {}
     try:
+        with open(path, "rb") as file:  # noqa: PTH123 - the path may be a str
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         for archive, member, fields, offset in _members(data):
             _add(root, member, _node(fields, data, offset, source), linked, (archive, fields[0]))
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError, KeyError, StructError) as error:
         raise RootfsError(f"{name}: the cpio archive is malformed ({error})") from None
     return root
 
 
-def _members(data: bytes) -> Iterator[tuple[int, bytes, list[int], int]]:
+def _members(data: mmap.mmap) -> Iterator[tuple[int, bytes, tuple[int, ...], int]]:
     """Which archive, the name, the header's fields, and where the content begins."""
     position = archive = 0
     while position < len(data):
         if not data[position]:
-            position += 4
+            zeros = data[position : position + CHUNK]
+            position += len(zeros) - len(zeros.lstrip(b"\0"))
             continue
         if data[position : position + 6] != _MAGIC:
             raise ValueError(f"no header at byte {position}")
-        fields = [int(data[at : at + 8], 16) for at in range(position + 6, position + _HEADER, 8)]
+        fields = _FIELDS.unpack(bytes.fromhex(data[position + 6 : position + _HEADER].decode("ascii")))
         end = position + _HEADER + fields[11]
         name = data[position + _HEADER : end - 1]
         offset = end + -end % 4
@@ -193,7 +199,7 @@ def _members(data: bytes) -> Iterator[tuple[int, bytes, list[int], int]]:
             yield archive, name, fields, offset
 
 
-def _node(fields: list[int], data: bytes, offset: int, source: PathSource) -> Node:
+def _node(fields: tuple[int, ...], data: mmap.mmap, offset: int, source: PathSource) -> Node:
     _, mode, uid, gid, _, seconds, size, _, _, major, minor, _, _ = fields
     meta = Meta(mode=stat.S_IMODE(mode), uid=uid, gid=gid, mtime_ns=seconds * 10**9)
     match stat.S_IFMT(mode):

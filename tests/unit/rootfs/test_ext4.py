@@ -2,19 +2,21 @@ import hashlib
 import itertools
 import os
 import shutil
+import struct
 import subprocess
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from ext4images import e2fsck, needs_e2fsprogs, same
+from ext4images import crashed, e2fsck, needs_e2fsprogs, same
 from firekiln.errors import RootfsError
 from firekiln.rootfs import erofs, ext4
 from firekiln.rootfs.compare import describe
 from firekiln.rootfs.lookup import get
 from firekiln.rootfs.merge import merge
 from firekiln.rootfs.tree import Device, Directory, Extent, File, Meta, PathSource, Whiteout, walk
+from mutation import bounded
 from trees import ACL, file, folder, link, sparse, trees
 
 many = settings(
@@ -461,6 +463,35 @@ def test_damage_ends_in_a_clear_error_or_another_tree_but_never_in_a_crash(tmp_p
                 refused += 1
             os.pwrite(image.fileno(), sound[at : at + 1], at)
     assert refused > 50
+
+
+def test_a_crashs_journal_hides_what_lies_in_the_image(tmp_path):
+    """Content that begins as the journal's own blocks do is escaped in it."""
+    ext4.write(folder({b"f": file(b"old!" * 2048), b"g": file(b"kept")}), tmp_path / "image", size=16 * MIB)
+    image = (tmp_path / "image").read_bytes()
+    first = image.index(b"old!") // 4096
+    newer = {first: b"\xc0\x3b\x39\x98".ljust(4096, b"!"), first + 1: b"new!" * 1024}
+    (tmp_path / "image").write_bytes(crashed(image, newer))
+    back = ext4.read(tmp_path / "image")
+    assert back.children[b"f"].read() == b"".join(newer.values())
+    assert back.children[b"g"].read() == b"kept"
+
+
+def test_a_journal_that_never_ends_is_read_once(tmp_path):
+    """Each of its blocks promises more blocks than there are."""
+    ext4.write(folder(), tmp_path / "image", size=16 * MIB)
+    image = bytearray(crashed((tmp_path / "image").read_bytes(), {99: bytes(4096)}))
+    journal = image.index(b"\xc0\x3b\x39\x98\0\0\0\4")
+    descriptor = (
+        image[journal + 4096 : journal + 4096 + 12]
+        + struct.pack(">IHH", 99, 0, 2) * 500
+        + struct.pack(">IHH", 99, 0, 10)
+    )
+    for at in range(1, 1024):
+        image[journal + at * 4096 : journal + (at + 1) * 4096] = descriptor.ljust(4096, b"\0")
+    (tmp_path / "image").write_bytes(image)
+    with bounded(memory=256 * MIB, seconds=5):
+        assert list(ext4.read(tmp_path / "image").children) == [b"lost+found"]
 
 
 def test_reading_one_file_reads_only_the_directories_on_its_way(tmp_path):

@@ -30,6 +30,10 @@ BLOCK_DEVICE: Final = ord("4")
 DIRECTORY: Final = ord("5")
 FIFO: Final = ord("6")
 GNU_SPARSE: Final = ord("S")
+_XATTR: Final = b"SCHILY.xattr."
+_LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
+_OF_ONE_MEMBER: Final = frozenset({b"path", b"linkpath", b"size"})
+_GENERAL: Final = frozenset({b"uid", b"gid", b"mtime"})
 _HEADER_ONLY: Final = frozenset(b"123456")
 """Types without data, whatever size the header names: Go's isHeaderOnly."""
 
@@ -129,7 +133,7 @@ class _Walker:
                 raise FormatError(f"an extended header of {size} bytes")
             body = self._bytes(position + BLOCK, size)
             if kind in b"g":
-                self._global.update(_records(body))
+                self._global.update(_general(body))
             before.take(kind, body)
             position += BLOCK + _padded(size)
         entry = _entry(header, position + BLOCK, before)
@@ -253,7 +257,7 @@ def _entry(header: bytes, data: int, before: _Before) -> Entry:
 
 def _apply(entry: Entry, pax: dict[bytes, bytes]) -> None:
     for key, value in pax.items():
-        match key if value else b"":  # an empty value leaves what the header says
+        match key if value or key.startswith(_XATTR) else b"":  # an empty value leaves what the header says
             case b"path":
                 entry.path = _no_nul(value)
             case b"linkpath":
@@ -272,11 +276,24 @@ def _apply(entry: Entry, pax: dict[bytes, bytes]) -> None:
 
 
 def _apply_xattr(entry: Entry, key: bytes, value: bytes) -> None:
-    if key.startswith(b"SCHILY.xattr."):
-        entry.xattrs[key[len(b"SCHILY.xattr.") :]] = value
-    elif key.startswith(b"LIBARCHIVE.xattr."):  # bsdtar writes both
-        name = unquote_to_bytes(key[len(b"LIBARCHIVE.xattr.") :])
+    if key.startswith(_XATTR):
+        entry.xattrs[key[len(_XATTR) :]] = value
+    elif key.startswith(_LIBARCHIVE_XATTR):  # bsdtar writes both
+        name = unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
         entry.xattrs.setdefault(name, b64decode(value + b"=" * (-len(value) % 4)))
+
+
+def _general(body: bytes) -> dict[bytes, bytes]:
+    """A global header's records. FormatError for what can be said of one member only.
+
+    POSIX lets a global header name paths, sizes and attributes for all members that follow. No archiver does, readers
+    disagree over it (Go heeds no global header at all), and it would make a small archive a large Tree.
+    """
+    records = _records(body)
+    for key in records:
+        if key in _OF_ONE_MEMBER or key.startswith((_XATTR, _LIBARCHIVE_XATTR, b"GNU.sparse.")):
+            raise FormatError(f"a global header with {key[:30].decode(errors='backslashreplace')!r}")
+    return {key: value for key, value in records.items() if key in _GENERAL}
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:
@@ -289,7 +306,9 @@ def _records(body: bytes) -> dict[bytes, bytes]:
     position = 0
     while position < len(body):
         blank = body.find(b" ", position, position + 20)
-        length = _decimal(body[position:blank]) if blank > 0 else 0
+        if blank < 0:
+            raise FormatError("a broken extended header")
+        length = _decimal(body[position:blank])
         record = body[blank + 1 : position + length]
         key, equals, value = record[:-1].partition(b"=")
         if not key or not equals or record[-1:] != b"\n" or position + length > len(body):
@@ -342,6 +361,8 @@ def _number(raw: bytes, *, negative: bool = False) -> int:
         value -= 2 * (value & sign)
     else:
         digits = raw.strip(b" \0").partition(b"\0")[0].strip(b" ")
+        if digits and not digits.lstrip(b"-").isdigit():
+            raise FormatError(f"{digits!r} is no number")  # int() would take more than tar does
         value = int(digits, 8) if digits else 0
     if (value < 0 and not negative) or value >= 1 << 63:
         raise FormatError(f"the number {value} is out of range")

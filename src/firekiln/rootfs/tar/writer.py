@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Final, assert_never
+from urllib.parse import quote_from_bytes
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.content import ShortSourceError, Sources, Written, read_exactly
 from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.overlay import without_overlay
-from firekiln.rootfs.tar.headers import BLOCK
+from firekiln.rootfs.tar.headers import BLOCK, MAX_SPECIAL
 from firekiln.rootfs.tree import (
     CHUNK,
     BytesSource,
@@ -141,7 +143,7 @@ def _member(
 ) -> Iterator[bytes]:
     """The header of one member, and before it the extended one where ustar's fields do not hold everything."""
     seconds, fraction = divmod(meta.mtime_ns, 10**9)
-    extended: dict[bytes, bytes] = {b"SCHILY.xattr." + name: value for name, value in without_overlay(meta.xattrs)}
+    extended = _xattrs(meta) if meta.xattrs else {}
     if len(path) > 100:
         extended[b"path"], path = path, path[:100]
     if len(link) > 100:
@@ -157,9 +159,23 @@ def _member(
         extended[b"gid"], gid = b"%d" % gid, 0
     if extended:
         records = b"".join(_record(key, value) for key, value in sorted(extended.items()))
+        if len(records) > MAX_SPECIAL:
+            what = f"its extended header takes {len(records)} bytes; readers of layers take {MAX_SPECIAL}"
+            raise RootfsError(f"/{shown(path)}: {what}")
         yield _header(_EXTENDED, b"x", mode=0o644, size=len(records))
         yield _padded(records)
     yield _header(path, kind, mode=meta.mode, uid=uid, gid=gid, size=size, mtime=seconds, link=link, device=device)
+
+
+def _xattrs(meta: Meta) -> dict[bytes, bytes]:
+    """As Docker and GNU tar know them; a name that would end at its `=` as bsdtar does, which escapes it."""
+    found: dict[bytes, bytes] = {}
+    for name, value in without_overlay(meta.xattrs):
+        if b"=" in name:
+            found[b"LIBARCHIVE.xattr." + quote_from_bytes(name, safe="").encode()] = b64encode(value).rstrip(b"=")
+        else:
+            found[b"SCHILY.xattr." + name] = value
+    return found
 
 
 def _header(
