@@ -49,8 +49,13 @@ def df(obj: dict[str, Any], verbose: bool, style: str) -> None:
     with Store.open(obj["root"]) as store:
         usage = measure(store)
         machines = _machines(State(store.machines))
-        volumes = folder_size(store.root / "volumes")
-    rows = [_images_row(usage), _machines_row(machines), _volumes_row(volumes), _cache_row(usage), _kernels_row(usage)]
+        rows = [
+            _images_row(usage),
+            _machines_row(machines),
+            _volumes_row(store.root / "volumes"),
+            _cache_row(usage),
+            _kernels_row(usage, _newest_kernels(store.root)),
+        ]
     if style != "table":
         print_each(style, rows)
     elif verbose:
@@ -260,8 +265,9 @@ def _machines_row(machines: Sequence[tuple[Record, int]]) -> dict[str, str]:
     return _row("Containers", len(machines), len(running), size, size - sum(running))
 
 
-def _volumes_row(size: int) -> dict[str, str]:
-    return _row("Local Volumes", 0, 0, size, 0)
+def _volumes_row(folder: Path) -> dict[str, str]:
+    count = sum(1 for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else 0
+    return _row("Local Volumes", count, 0, folder_size(folder), 0)
 
 
 def _cache_row(usage: Usage) -> dict[str, str]:
@@ -271,10 +277,11 @@ def _cache_row(usage: Usage) -> dict[str, str]:
     return _row("Build Cache", len(usage.cache), active, sum(item.size for item in own), reclaimable)
 
 
-def _kernels_row(usage: Usage) -> dict[str, str]:
-    used = [item for item in usage.kernels if item.in_use]
+def _kernels_row(usage: Usage, newest: Sequence[str]) -> dict[str, str]:
     size = sum(item.size for item in usage.kernels)
-    return _row("Kernels", len(usage.kernels), len(used), size, size - sum(item.size for item in used))
+    idle = [item for item in usage.kernels if not item.in_use and f"sha256:{item.name}" not in newest]
+    active = sum(item.in_use for item in usage.kernels)
+    return _row("Kernels", len(usage.kernels), active, size, sum(item.size for item in idle))
 
 
 def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]]) -> None:

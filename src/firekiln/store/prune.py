@@ -62,8 +62,11 @@ def prune_cache(
     keys, folders = _chosen(results, before, until=until, keep=keep)
     store.index.forget(keys)
     freed = {name: size for name in folders if (size := _remove_folder(store, name)) is not None}
+    if everything and until is None and keep is None and (contexts := store.root / "contexts").is_dir():
+        freed[contexts.name] = _bury(store, contexts)
     collected = gc.collect(store)
-    gone = [item.name for item in before if item.kind != "mount" and store.blobs.find(item.name) is None]
+    blobs = [item.name for item in before if item.kind in ("layer", "dangling")]
+    gone = [digest for digest in blobs if store.blobs.find(digest) is None]
     return Pruned(cache=(*gone, *freed), size=collected.size + sum(freed.values()))
 
 

@@ -33,7 +33,8 @@ class CacheUse:
     """A part of the build cache.
 
     name     a layer's digest, or the name of a folder below `cache/`
-    kind     layer, mount (a cache mount's folder) or dangling (a blob that nothing names)
+    kind     layer, mount (a cache mount's folder), dangling (a blob that nothing names), or derived (what is made of
+             layers and contexts, and of them again)
     used     when last (Unix seconds); 0 where that is not known
     shared   whether an image needs it too: its size counts there
     """
@@ -78,7 +79,7 @@ def measure(store: Store) -> Usage:
         images=images,
         images_size=_sum(of_images, sizes),
         images_reclaimable=_sum(of_images - used_images - held, sizes),
-        cache=(*_layers(store, sizes, held, of_images), *_mounts(store)),
+        cache=(*_layers(store, sizes, held, of_images), *_mounts(store), *_derived(store)),
         kernels=tuple(_kernels(store, held)),
     )
 
@@ -142,7 +143,7 @@ def _layers(store: Store, sizes: Mapping[str, int], held: set[str], of_images: s
 def _mounts(store: Store) -> Iterable[CacheUse]:
     times = store.index.folders()
     now = int(time.time())
-    for path in sorted(store.caches.iterdir()):
+    for path in _listed(store.caches):
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             continue
@@ -151,8 +152,18 @@ def _mounts(store: Store) -> Iterable[CacheUse]:
         yield CacheUse(name=path.name, kind="mount", size=size, used=used, in_use=in_use)
 
 
+def _derived(store: Store) -> Iterable[CacheUse]:
+    for path in (store.root / name for name in ("contexts", "snapshots")):
+        if size := sum(folder_size(item) if item.is_dir() else item.stat().st_size for item in _listed(path)):
+            yield CacheUse(name=path.name, kind="derived", size=size, used=int(path.stat().st_mtime), in_use=False)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
 def _kernels(store: Store, held: set[str]) -> Iterable[FolderUse]:
-    for path in sorted(store.kernels.iterdir()):
+    for path in _listed(store.kernels):
         yield FolderUse(name=path.name, size=folder_size(path), in_use=f"sha256:{path.name}" in held)
 
 
