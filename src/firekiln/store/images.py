@@ -37,14 +37,22 @@ from firekiln.store.layers import Layer, Layers
 from firekiln.store.temporary import Temporary
 from firekiln.values import dataclass
 
+_REPO_DIGEST = "dev.firekiln.repo-digest"
+"""The annotation of an index entry for what a registry knows the image as, under the entry's name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image that is in the store as a whole. `references` are its normalised names, perhaps none."""
+    """An image that is in the store as a whole. `references` are its normalised names, perhaps none.
+
+    `repo_digests` (`docker.io/library/debian@sha256:…`) say which manifest of a registry it was pulled from or pushed
+    as, for those names of which that is known.
+    """
 
     digest: str
     config_digest: str
     references: tuple[str, ...]
+    repo_digests: tuple[str, ...] = ()
     image: Image
     layers: tuple[Layer, ...]
 
@@ -101,10 +109,13 @@ class Images:
         """The image, each of its layers there and intact: for whoever uses them. DamagedError."""
         return replace(image, layers=self._layers.checked(image.layers))
 
-    def put(self, image: Image, layers: Sequence[Layer], *, references: Sequence[str] = ()) -> StoredImage:
+    def put(
+        self, image: Image, layers: Sequence[Layer], *, references: Sequence[str] = (), pulled_as: str = ""
+    ) -> StoredImage:
         """Keep an image, made of layers that are in the store, under `references`, which are normalised here.
 
-        Another image that bore one of these names for the same platform loses it.
+        Another image that bore one of these names for the same platform loses it. `pulled_as` is the digest by which
+        a registry knows the image under these names.
         """
         names = tuple(normalised(reference) for reference in references)
         config = self._blobs.put(image.encode())
@@ -116,11 +127,32 @@ class Images:
         )
         blob = self._blobs.put(manifest.encode())
         described = Descriptor(
-            media_type=MEDIA_TYPE_MANIFEST, digest=blob.digest, size=blob.size, platform=image.platform
+            media_type=MEDIA_TYPE_MANIFEST,
+            digest=blob.digest,
+            size=blob.size,
+            platform=image.platform,
+            annotations={_REPO_DIGEST: pulled_as} if pulled_as else {},
         )
         index = self._catalog.change(lambda index: _named(index, described, names))
         failpoint.reached("image-named")
         return self._load(index, blob.digest)
+
+    def pushed(self, image: StoredImage, reference: str, digest: str) -> None:
+        """Note the digest by which a registry knows an image now, if the image still bears that name."""
+        wanted = normalised(reference)
+
+        def change(index: Index) -> Index:
+            return replace(
+                index,
+                manifests=tuple(
+                    item.annotated(**{_REPO_DIGEST: digest})
+                    if item.digest == image.digest and _name(item) == wanted
+                    else item
+                    for item in index.manifests
+                ),
+            )
+
+        self._catalog.change(change)
 
     def tag(self, name: str, reference: str) -> None:
         """Give the image `name` one more name, which another image loses."""
@@ -188,11 +220,12 @@ class Images:
 
     def _load(self, index: Index, digest: str) -> StoredImage:
         manifest = self._manifest(digest)
-        names = (_name(item) for item in index.manifests if item.digest == digest)
+        own = [item for item in index.manifests if item.digest == digest]
         return StoredImage(
             digest=digest,
             config_digest=manifest.config.digest,
-            references=tuple(filter(None, names)),
+            references=tuple(filter(None, map(_name, own))),
+            repo_digests=tuple(dict.fromkeys(filter(None, map(_repo_digest, own)))),
             image=Image.from_json(json.loads(self._blobs.read(manifest.config.digest))),
             layers=tuple(self._layers.described(layer.digest, layer.size) for layer in manifest.layers),
         )
@@ -211,8 +244,14 @@ def _name(item: Descriptor) -> str | None:
 
 
 def _plain(item: Descriptor) -> Descriptor:
-    """The descriptor without its name."""
-    return replace(item, annotations={k: v for k, v in item.annotations.items() if k != ANNOTATION_REF_NAME})
+    """The descriptor without its name, and what a registry calls it under that."""
+    dropped = (ANNOTATION_REF_NAME, _REPO_DIGEST)
+    return replace(item, annotations={k: v for k, v in item.annotations.items() if k not in dropped})
+
+
+def _repo_digest(item: Descriptor) -> str | None:
+    name, digest = _name(item), item.annotations.get(_REPO_DIGEST)
+    return f"{Reference.parse(name).name}@{digest}" if name and digest else None
 
 
 def _named(index: Index, image: Descriptor, names: Sequence[str]) -> Index:
@@ -241,7 +280,9 @@ def _matching(index: Index, name: str) -> list[Descriptor]:
     except ReferenceFormatError:
         reference = None
     if reference is not None and reference.digest is not None:
-        pinned = [item for item in index.manifests if item.digest == reference.digest]
+        pinned = [
+            item for item in index.manifests if reference.digest in (item.digest, item.annotations.get(_REPO_DIGEST))
+        ]
         return [item for item in pinned if (_name(item) or "").startswith(reference.name + ":")]
     if reference is not None and (found := [item for item in index.manifests if _name(item) == str(reference)]):
         return found

@@ -25,7 +25,7 @@ from firekiln.values import dataclass
 
 _T = TypeVar("_T")
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE results (
     key     TEXT PRIMARY KEY,
@@ -37,6 +37,14 @@ CREATE TABLE results (
 CREATE TABLE diff_ids (
     layer   TEXT PRIMARY KEY,
     diff_id TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tars (
+    layer       TEXT NOT NULL,
+    compression TEXT NOT NULL,
+    digest      TEXT NOT NULL,  -- of the compressed tar that the layer was turned into
+    size        INTEGER NOT NULL,
+    diff_id     TEXT NOT NULL,  -- the plain one's
+    PRIMARY KEY (layer, compression)
 ) WITHOUT ROWID;
 CREATE TABLE stamps (
     file    TEXT PRIMARY KEY,   -- below the store's folder
@@ -76,6 +84,15 @@ class Use:
     key: str
     layers: tuple[str, ...]
     used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangedTar:
+    """The compressed tar that a layer was turned into for others: its digest and size, and the plain tar's digest."""
+
+    digest: str
+    size: int
+    diff_id: str
 
 
 class Index:
@@ -143,6 +160,16 @@ class Index:
 
     def record_diff_id(self, layer: str, diff_id: str) -> None:
         self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO diff_ids VALUES (?, ?)", [(layer, diff_id)])))
+
+    def tar(self, layer: str, compression: str) -> ExchangedTar | None:
+        """What a layer's tar was the last time that it was made: the same layer gives the same."""
+        query = "SELECT digest, size, diff_id FROM tars WHERE layer = ? AND compression = ?"
+        row = self._try(lambda db: db.execute(query, (layer, compression)).fetchone())
+        return ExchangedTar(digest=row[0], size=row[1], diff_id=row[2]) if row else None
+
+    def record_tar(self, layer: str, compression: str, tar: ExchangedTar) -> None:
+        row = (layer, compression, tar.digest, tar.size, tar.diff_id)
+        self._try(lambda db: _write(db, ("INSERT OR REPLACE INTO tars VALUES (?, ?, ?, ?, ?)", [row])))
 
     def stamp(self, file: str) -> str | None:
         """The stamp of a file (its path below the store's folder) whose bytes were seen to be right."""
