@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from threading import Event as Flag
+from typing import TYPE_CHECKING
 
 from firekiln.build.cachekey import Surroundings
+from firekiln.build.caches import Caches
+from firekiln.build.cachespec import CacheFrom, CacheTo
 from firekiln.build.check import load, plan_definition
 from firekiln.build.context import Context
-from firekiln.build.events import Completed, Events, Failed, Started, Warned
+from firekiln.build.events import Events, Warned
 from firekiln.build.graph import ExecOp, Plan, Vertex
 from firekiln.build.image import compose, timestamp
 from firekiln.build.operations import GraphOperations
@@ -26,6 +29,9 @@ from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
 from firekiln.values import dataclass
 
+if TYPE_CHECKING:
+    from firekiln.build.cachefile import ImportedCache
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
@@ -37,6 +43,8 @@ class BuildRequest:
     options: PlanOptions = field(default_factory=PlanOptions)
     execution: ExecOptions = field(default_factory=ExecOptions)
     tags: Sequence[str] = ()
+    cache_from: Sequence[CacheFrom] = ()
+    cache_to: Sequence[CacheTo] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +85,18 @@ class Engine:
             for vertex in made.vertices:
                 if isinstance(vertex.op, ExecOp):
                     executor.check(vertex)
+            caches = self._caches(request)
             with Staging(self._store) as staging:
-                solved = self._solve(made, request, executor, staging, cancel)
-                with self._task("exporting to image"):
+                solved = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
+                with self._events.running("exporting to image"):
                     staging.flush()
                     image = self._export(made, solved, request.tags)
+                for wanted in request.cache_to:
+                    self._export_cache(wanted, caches, image)
         return Built(image=image, plan=made)
 
     def _plan(self, request: BuildRequest) -> Plan:
-        with self._task(f"[internal] load build definition from {request.file}"):
+        with self._events.running(f"[internal] load build definition from {request.file}"):
             definition = load(request.dockerfile, file=request.file, build_args=request.options.build_args)
         made = plan_definition(
             definition, request.options, lambda reference, platform: self._resolver.resolve(reference, platform).image
@@ -105,7 +116,14 @@ class Engine:
         return made
 
     def _solve(
-        self, made: Plan, request: BuildRequest, executor: Executor, staging: Staging, cancel: Flag
+        self,
+        made: Plan,
+        request: BuildRequest,
+        executor: Executor,
+        *,
+        staging: Staging,
+        caches: Caches,
+        cancel: Flag,
     ) -> Mapping[Vertex, Solved]:
         if made.target is None:
             return {}
@@ -113,6 +131,7 @@ class Engine:
         operations = GraphOperations(
             store=self._store,
             staging=staging,
+            caches=caches,
             sources=Sources(resolver=self._resolver, contexts=request.contexts, store=self._store, events=self._events),
             executor=executor,
             surroundings=Surroundings(
@@ -125,7 +144,7 @@ class Engine:
             solved = Solver(made.vertices, operations, self._events, cancel=cancel).solve(made.target)
         finally:
             operations.note_files()
-        operations.note_used()
+        caches.note_used()
         return solved
 
     def _export(self, made: Plan, solved: Mapping[Vertex, Solved], tags: Sequence[str]) -> StoredImage:
@@ -137,17 +156,31 @@ class Engine:
             layers = result.layers
         return self._store.images.put(compose(made, solved, now=timestamp(time.time())), layers, references=tags)
 
-    @contextlib.contextmanager
-    def _task(self, name: str) -> Iterator[None]:
-        """Work around the graph, shown like a vertex."""
-        task = self._events.task(name)
-        self._events.emit(Started(task=task))
+    def _caches(self, request: BuildRequest) -> Caches:
+        def warn(problem: str) -> None:
+            self._events.emit(Warned(message=problem))
+
+        imported: list[ImportedCache] = []
+        for wanted in request.cache_from:
+            from firekiln.build.localcache import open_local  # noqa: PLC0415 - most builds import no cache
+
+            try:
+                with self._events.running(f"importing cache manifest from local:{wanted.src}"):
+                    imported.append(open_local(wanted, self._store))
+            except FirekilnError as error:
+                warn(f"importing cache: {error.message}")
+        return Caches(self._store, imported, warn)
+
+    def _export_cache(self, wanted: CacheTo, caches: Caches, image: StoredImage) -> None:
+        from firekiln.build.localcache import export_local  # noqa: PLC0415 - most builds export no cache
+
         try:
-            yield
-        except FirekilnError as error:
-            self._events.emit(Failed(task=task, message=error.message))
-            raise
-        self._events.emit(Completed(task=task))
+            with self._events.running("exporting cache to client directory"):
+                export_local(wanted, caches, [layer.digest for layer in image.layers])
+        except BuildError as error:
+            if not wanted.ignore_error:
+                raise
+            self._events.emit(Warned(message=error.message))
 
 
 @contextlib.contextmanager

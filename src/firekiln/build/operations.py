@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from firekiln.build import cachekey
 from firekiln.build.cachekey import Surroundings
+from firekiln.build.caches import Caches
 from firekiln.build.clamp import clamp
 from firekiln.build.events import Events, Output, Task
 from firekiln.build.graph import (
@@ -51,6 +52,7 @@ class GraphOperations:
         *,
         store: Store,
         staging: Staging,
+        caches: Caches,
         sources: Sources,
         executor: Executor,
         surroundings: Surroundings,
@@ -64,9 +66,8 @@ class GraphOperations:
         self._surroundings = surroundings
         self._events = events
         self._epoch = epoch
-        self._layers: dict[str, Layer] = {}
+        self._caches = caches
         self._trees: dict[tuple[str, ...], Tree] = {}
-        self._found: set[str] = set()
         self._guard = threading.Lock()
         self._files: FileDigests | None = None
 
@@ -98,21 +99,14 @@ class GraphOperations:
         return self._key(op, inputs, [base, *(None if item is None else "" for item in inputs[1:])])
 
     def find(self, key: str) -> Solved | None:
-        result = self._store.index.result(key)
-        if result is None:
+        found = self._caches.find(key)
+        if found is None:
             return None
-        self._found.add(key)
-        layers = tuple(filter(None, map(self._layer, result.layers)))
-        return Solved(
-            chain=result.chain,
-            digests=result.layers,
-            created=result.created,
-            layers=layers if len(layers) == len(result.layers) else None,
-        )
+        result = found.result
+        return Solved(chain=result.chain, digests=result.layers, created=result.created, layers=found.layers)
 
-    def note_used(self) -> None:
-        """Tell the index which results this build found, so that pruning takes those first that nobody finds."""
-        self._store.index.touch(self._found)
+    def prepare(self, results: Iterable[Solved]) -> bool:
+        return self._caches.prepare(layer for result in results for layer in result.layers or ())
 
     def note_files(self) -> None:
         """Remember the digests of the context's files, also where the build failed."""
@@ -120,9 +114,7 @@ class GraphOperations:
             self._files.save()
 
     def alias(self, key: str, content_key: str) -> None:
-        known = self._store.index.result(content_key)
-        if known is not None:
-            self._store.index.record({key: known})
+        self._caches.alias(key, content_key)
 
     def lock(self, key: str, waiting: Callable[[], None]) -> Lock:
         return self._store.locks.acquire(named(key), waiting=waiting)
@@ -169,14 +161,16 @@ class GraphOperations:
         digests = below.digests if below is not None else ()
         layers = (below.layers if below is not None else None) or ()
         if layer is not None:
-            layer = self._layers.setdefault(layer.digest, layer)
-            digests, layers = (*digests, layer.digest), (*layers, layer)
+            digests = (*digests, layer.digest)
         result = Result(
             # Without a key (nothing tells what was read but the reading) no result is ever found again.
             chain=cachekey.chain_of(keys[-1] if keys else "", digests),
             layers=digests,
             created=timestamp(time.time() if self._epoch is None else self._epoch),
         )
+        layer = self._caches.made(keys, result, layer)
+        if layer is not None:
+            layers = (*layers, layer)
         if keys and lock is not None:
             self._staging.record(dict.fromkeys(keys, result), layer, lock.transfer())
         return Solved(chain=result.chain, digests=digests, created=result.created, layers=layers)
@@ -201,12 +195,6 @@ class GraphOperations:
             if self._files is None:
                 self._files = FileDigests(self._store.root / "contexts")
             return self._files
-
-    def _layer(self, digest: str) -> Layer | None:
-        layer = self._layers.get(digest) or self._store.layers.find(digest)
-        if layer is not None:
-            self._layers[digest] = layer
-        return layer
 
     def _tree(self, solved: Solved | None) -> Tree | None:
         """A result's files, merged; None for `scratch`."""

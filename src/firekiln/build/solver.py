@@ -78,6 +78,10 @@ class Operations(Protocol):
         """What is recorded under `key`."""
         ...
 
+    def prepare(self, results: Iterable[Solved]) -> bool:
+        """Make what `find` answered readable. False where it can't be had after all: `find` then answers otherwise."""
+        ...
+
     def alias(self, key: str, content_key: str) -> None:
         """Record what `content_key` stands for under `key` too."""
         ...
@@ -121,16 +125,25 @@ class Solver:
 
     def solve(self, target: Vertex) -> Mapping[Vertex, Solved]:
         """All that became known; the target is ready. The first failure is raised, with its vertex's location."""
-        for vertex in self._vertices:
-            with self._reported(vertex):
-                self._probe(vertex)
-        needed = self._needed(target)
+        while True:
+            for vertex in self._vertices:
+                with self._reported(vertex):
+                    self._probe(vertex)
+            needed = self._needed(target)
+            if self._operations.prepare(self._relied_on(target, needed)):
+                break
+            self._solved.clear()
         for vertex in self._vertices:
             known = self._solved.get(vertex)
             if known is not None and known.tree is None and vertex not in needed:
                 self._show_cached(vertex)
         self._run(needed)
         return self._solved
+
+    def _relied_on(self, target: Vertex, needed: Sequence[Vertex]) -> list[Solved]:
+        """The known results that are read: the target's, or those that what has to be carried out stands on."""
+        wanted = {target, *(source for vertex in needed for source in vertex.inputs if source is not None)}
+        return [self._solved[vertex] for vertex in wanted if self._is_ready(vertex)]
 
     def _probe(self, vertex: Vertex) -> None:
         """Look a vertex up without making anything."""
@@ -256,7 +269,7 @@ class Solver:
         if key in self._made or vertex.ignore_cache:
             return self._made.get(key)
         found = self._operations.find(key)
-        return found if found is not None and found.ready else None
+        return found if found is not None and found.ready and self._operations.prepare([found]) else None
 
     def _execute(self, vertex: Vertex, inputs: Inputs, keys: Sequence[str], lock: Lock | None, task: Task) -> Solved:
         self._events.emit(Started(task=task))

@@ -78,6 +78,9 @@ class World:
             return Solved(chain=found.chain, digests=found.digests)
         return found
 
+    def prepare(self, results):
+        return True
+
     def alias(self, key, content_key):
         self.results[key] = self.results[content_key]
 

@@ -1,0 +1,151 @@
+"""A build cache that travels: results of steps and their layers as an OCI image with a config of its own.
+
+The manifest's layers are the EROFS files; the config (`application/vnd.firekiln.cacheconfig.v1+json`) has the shape of
+BuildKit's `vnd.buildkit.cacheconfig.v0`:
+
+    {"layers":  [{"blob": "sha256:…", "annotations": {"mediaType": …, "diffID": "sha256:…", "size": …}}, …],
+     "records": [{"digest": "sha256:KEY", "chain": "CHAIN", "chains": [{"layers": [0, 1], "createdAt": "…"}]}, …]}
+
+`layers` of a chain count into `layers`, the lowest first. A layer without annotations is known, but does not lie in
+this cache (mode=min): a step that has it is found, and what stands on it, but its files are not. BuildKit's `inputs`
+have no counterpart, because a key of ours holds its inputs' keys already; `chain` is what the keys of a result's users
+are made of. The two builders' keys differ, and so does the media type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from firekiln.errors import ImageFormatError, RootfsError
+from firekiln.oci import digest as digests
+from firekiln.oci.blobsource import BlobSource, parse_document, read_blob
+from firekiln.oci.layoutfolder import BlobSink
+from firekiln.oci.manifest import MEDIA_TYPE_LAYER_EROFS, MEDIA_TYPE_MANIFEST, Descriptor, Manifest, encode
+from firekiln.store import Layer, Result, Store
+from firekiln.store.ingest import commit_layer, spool_layer
+from firekiln.store.locks import named
+from firekiln.values import dataclass
+
+MEDIA_TYPE_CACHE_CONFIG: Final = "application/vnd.firekiln.cacheconfig.v1+json"
+_MAX_CONFIG: Final = 64 << 20
+_KEY: Final = "sha256:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheContent:
+    """What a cache says: results by key, and the descriptors of the layers that it holds, by the layer's digest."""
+
+    results: Mapping[str, Result]
+    layers: Mapping[str, Descriptor]
+
+
+class ImportedCache:
+    """A cache of others that one build reads. Nothing of it is believed but what its digests prove."""
+
+    def __init__(self, source: BlobSource, manifest: Descriptor, store: Store) -> None:
+        """ImageFormatError where the documents are missing, damaged or malformed. Layers are read when needed."""
+        self._source = source
+        self._store = store
+        self._content = _read(source, manifest)
+
+    def find(self, key: str) -> Result | None:
+        return self._content.results.get(key)
+
+    def layer(self, digest: str) -> Layer | None:
+        """A layer that the cache holds, as it will be once it is fetched."""
+        descriptor = self._content.layers.get(digest)
+        if descriptor is None:
+            return None
+        return Layer(digest=digest, size=descriptor.size, path=self._store.blobs.path(digest))
+
+    def fetch(self, digest: str) -> str | None:
+        """Bring a layer into the store, if it isn't there; what is wrong with it otherwise, in a line.
+
+        StoreError where the store can't take it.
+        """
+        with self._store.locks.acquire(named(f"fetch {digest}")):
+            if self._store.layers.find(digest) is not None:
+                return None
+            try:
+                with spool_layer(self._store, self._source, self._content.layers[digest], digest) as spooled:
+                    commit_layer(self._store, spooled)
+            except (ImageFormatError, RootfsError) as error:
+                return error.message
+        return None
+
+
+def export_cache(sink: BlobSink, results: Mapping[str, Result], layers: Mapping[str, Layer]) -> None:
+    """Write `results` and those of their layers that `layers` has to `sink`. What `sink` raises."""
+    order = list(dict.fromkeys(digest for result in results.values() for digest in result.layers))
+    places = {digest: number for number, digest in enumerate(order)}
+    held = [layers[digest] for digest in order if digest in layers]
+    descriptors = [_descriptor(layer) for layer in held]
+    document = {
+        "layers": [_layer_json(digest, layers.get(digest)) for digest in order],
+        "records": [
+            {
+                "digest": f"{_KEY}{key}",
+                "chain": result.chain,
+                "chains": [{"layers": [places[digest] for digest in result.layers], "createdAt": result.created}],
+            }
+            for key, result in sorted(results.items())
+        ],
+    }
+    config = encode(document)  # type: ignore[arg-type] # nested lists of plain values
+    described = Descriptor(media_type=MEDIA_TYPE_CACHE_CONFIG, digest=digests.of(config), size=len(config))
+    manifest = Manifest(config=described, layers=tuple(descriptors)).encode()
+    for layer, descriptor in zip(held, descriptors, strict=True):
+        sink.put(descriptor, layer.path)
+    sink.put(described, config)
+    top = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=digests.of(manifest), size=len(manifest))
+    sink.put(top, manifest)
+    sink.publish(top)
+
+
+def _descriptor(layer: Layer) -> Descriptor:
+    return Descriptor(media_type=MEDIA_TYPE_LAYER_EROFS, digest=layer.digest, size=layer.size)
+
+
+def _layer_json(digest: str, layer: Layer | None) -> dict[str, Any]:
+    if layer is None:
+        return {"blob": digest}
+    annotations = {"mediaType": MEDIA_TYPE_LAYER_EROFS, "diffID": digest, "size": layer.size}
+    return {"blob": digest, "annotations": annotations}
+
+
+def _read(source: BlobSource, descriptor: Descriptor) -> CacheContent:
+    what = f"{source.name}: the cache {descriptor.digest}"
+    with _malformed(what):
+        manifest = Manifest.from_json(parse_document(read_blob(source, descriptor), name=what))
+        if manifest.config.media_type != MEDIA_TYPE_CACHE_CONFIG:
+            raise ImageFormatError(f"{what} was made by another builder ({manifest.config.media_type})")
+        document = parse_document(read_blob(source, manifest.config, limit=_MAX_CONFIG), name=what)
+        held = {layer.digest: layer for layer in manifest.layers}
+        layers = [_layer(entry) for entry in document["layers"]]
+        results = dict(_result(record, layers) for record in document["records"])
+        return CacheContent(results=results, layers={digest: held[digest] for digest in layers if digest in held})
+
+
+def _layer(entry: Mapping[str, Any]) -> str:
+    return digests.check(entry["blob"])
+
+
+def _result(record: Mapping[str, Any], layers: Sequence[str]) -> tuple[str, Result]:
+    [chain] = record["chains"]
+    numbers = chain["layers"]
+    if not all(isinstance(number, int) and 0 <= number < len(layers) for number in numbers):
+        raise ValueError("a layer that is not listed")
+    key, users, created = digests.encoded(record["digest"]), record["chain"], chain["createdAt"]
+    if not digests.is_valid(f"sha256:{users}") or not isinstance(created, str):
+        raise ValueError("a record that is none")
+    return key, Result(chain=users, layers=tuple(layers[number] for number in numbers), created=created)
+
+
+@contextmanager
+def _malformed(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ImageFormatError(f"{what} is malformed: {error!r}") from None
