@@ -371,7 +371,11 @@ def _namespaces(store: Store, processes: int | None) -> Iterator[Runner]:
     from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
 
     with NamespaceRunner(
-        store.temporary.folder, processes=processes, snapshots=store.snapshots, layers=store.blobs.folder
+        store.temporary.folder,
+        processes=processes,
+        snapshots=store.snapshots,
+        layers=store.blobs.folder,
+        temporary=store.temporary.parent,
     ) as runner:
         yield runner
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+from firekiln.rootfs.tree import Tree
 from firekiln.sandbox.step import Outcome, Output, Step
 
 
@@ -19,6 +21,13 @@ class Runner(Protocol):
 
     def run(self, step: Step, *, output: Output, cancel: Event) -> AbstractContextManager[Outcome]:
         """Run `step` to its end, streaming its output. SandboxError or MachineError where it cannot be started."""
+        ...
+
+    def furnish(self, folder: Path, *, mode: int, uid: int, gid: int, tree: Tree | None) -> None:
+        """Give an empty folder the mode and owner that steps are to see, or the content and all of `tree`.
+
+        SandboxError, OSError where that can't be.
+        """
         ...
 
     def supports(self, networks: Sequence[str]) -> bool:

@@ -54,8 +54,10 @@ class Authority(Protocol):
         """Remove a folder and all below it, whoever owns that; what is not there is no error."""
         ...
 
-    def sweep(self, layers: Path) -> None:
-        """Remove what dead processes left, and what was kept for the sake of layers that are not in `layers` now."""
+    def sweep(self, layers: Path, temporary: Path | None) -> None:
+        """Remove what dead processes left (in `temporary` too what only we can), and what was kept for the sake of
+        layers that are not in `layers` now.
+        """
         ...
 
 
@@ -89,5 +91,5 @@ class RootAuthority:
     def remove(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self, layers: Path) -> None:  # noqa: ARG002 - nothing is kept for them
+    def sweep(self, layers: Path, temporary: Path | None) -> None:  # noqa: ARG002 - nothing is kept for root
         leftovers.sweep(str(self._work))

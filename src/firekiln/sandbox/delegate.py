@@ -90,9 +90,9 @@ class Delegate:
     def remove(self, folder: Path) -> None:
         self._ask("remove", {"path": str(folder)})
 
-    def sweep(self, layers: Path) -> None:
-        """Remove what others left in the folder of snapshots, and the snapshots of what is not in `layers`."""
-        self._ask("sweep", {"folder": str(self._snapshots), "layers": str(layers)})
+    def sweep(self, layers: Path, temporary: Path | None) -> None:
+        arguments = {"folder": self._snapshots, "layers": layers, "temporary": temporary or ""}
+        self._ask("sweep", {name: str(path) for name, path in arguments.items()})
 
     def _mount(self, name: str, **arguments: Any) -> int:
         _, (mount,) = self._ask(name, arguments)

@@ -161,10 +161,10 @@ def _remove(*, path: str) -> Answer:
     return None, ()
 
 
-def _sweep(*, folder: str, layers: str) -> Answer:
+def _sweep(*, folder: str, layers: str, temporary: str) -> Answer:
     from firekiln.sandbox.snapshot import sweep  # noqa: PLC0415 - as above
 
-    sweep(folder, layers)
+    sweep(folder, layers, temporary)
     return None, ()
 
 

@@ -37,6 +37,7 @@ class NamespaceRunner:
 
     Who is not root runs them in a user namespace of subordinate ids (`subids.py`). `snapshots` is then a folder for
     layers as directories, kept for the next runner while `layers`, the folder of the store's own files, has them too.
+    What killed processes left in their folders below `temporary` is removed as well.
 
     `processes` is how many processes and threads all steps together may have, 0 for any number. None is a number that
     stops a fork bomb where the host can limit them at all.
@@ -50,10 +51,12 @@ class NamespaceRunner:
         processes: int | None = None,
         snapshots: Path | None = None,
         layers: Path | None = None,
+        temporary: Path | None = None,
     ) -> None:
         self._work = work or Path(tempfile.gettempdir())
-        self._snapshots = snapshots or self._work
+        self._snapshots = snapshots or self._work / f"firekiln-snapshots-{os.geteuid()}"
         self._layers = layers or self._work
+        self._temporary = temporary
         self._memory = memory
         self._processes = processes
         self._pid_max = 0
@@ -151,15 +154,20 @@ class NamespaceRunner:
     def _started(self) -> Launcher:
         with self._lock:
             if self._launcher is None:
-                rootless = None if is_host_root() else Rootless(ids=own_map(), snapshots=self._snapshots)
+                rootless = None if is_host_root() else self._rootless()
                 launcher = Launcher(self._work, hold=self._hold, rootless=rootless)
                 with ExitStack() as unready:
                     unready.callback(launcher.close)
-                    launcher.authority.sweep(self._layers)
+                    launcher.authority.sweep(self._layers, self._temporary)
                     self._memory = self._memory and upper.tmpfs_keeps_xattrs(launcher.authority)
                     unready.pop_all()
                 self._launcher = launcher
             return self._launcher
+
+    def _rootless(self) -> Rootless:
+        ids = own_map()
+        self._snapshots.mkdir(mode=0o700, exist_ok=True)
+        return Rootless(ids=ids, snapshots=self._snapshots)
 
     def _hold(self, spawner: int) -> None:
         """Limit the number of processes, by a control group or else by that of process ids."""

@@ -23,6 +23,7 @@ from firekiln.sandbox import leftovers
 from firekiln.sandbox.leftovers import PREFIX, remove_unlocked
 from firekiln.sandbox.materialize import materialize
 
+_BOOT: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _PARTIAL: Final = ".partial"
 
@@ -50,14 +51,16 @@ def snapshot(layer: str, folder: str) -> tuple[str, int]:
     return os.path.join(place, "root"), held
 
 
-def sweep(folder: str, layers: str) -> None:
-    """Remove what nobody uses: other boots' snapshots, what killed processes left, and the snapshots of layers that are
-    not (or no longer) in the folder `layers`.
+def sweep(folder: str, layers: str, temporary: str) -> None:
+    """Remove what nobody uses: other boots' snapshots, what killed processes left there or in `temporary` (in folders
+    that they locked), and the snapshots of layers that are not (or no longer) in the folder `layers`.
     """
     now = boot()
+    for name in _names(temporary):
+        remove_unlocked(os.path.join(temporary, name))
     leftovers.sweep(folder)
     for name in _names(folder):
-        if not name.startswith(PREFIX) and name != now:
+        if _BOOT.fullmatch(name) and name != now:
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     for name in _names(os.path.join(folder, now)):
         path = os.path.join(folder, now, name)

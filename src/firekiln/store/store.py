@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -62,12 +61,11 @@ class Store:
         """While held, no blob that this store finds or makes is collected, though nothing may refer to it yet."""
         return self.lease.held()
 
-    def cache_folder(
-        self, name: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, fill: Callable[[Path], None] | None = None
-    ) -> Path:
-        """A folder below `cache/`; where it is absent it is made with that mode and owner. `name` is one file name.
+    def cache_folder(self, name: str, *, fill: Callable[[Path], None] | None = None) -> Path:
+        """A folder below `cache/`, made where it is absent. `name` is one file name.
 
-        `fill` is called with a new folder before it gets its name, and may set other metadata.
+        `fill` is called with a new folder before it gets its name. What is in it may be anybody's; it itself stays
+        ours, so that we can move it.
         """
         path = self._below("cache", name)
         self.index.touch_folder(name)
@@ -75,9 +73,6 @@ class Store:
             return path
         with store_errors(path, "cannot make"):
             made = Path(tempfile.mkdtemp(dir=self.temporary.folder))
-            made.chmod(mode)
-            if (uid, gid) != (0, 0):
-                os.chown(made, uid, gid)
         if fill is not None:
             fill(made)
         failpoint.reached("cache-made")
@@ -98,10 +93,7 @@ class Store:
     @property
     def snapshots(self) -> Path:
         """For the sandbox: what lies there has owners that only the user namespace of a build can remove."""
-        path = self.root / "snapshots"
-        with store_errors(path, "cannot make"):
-            path.mkdir(mode=0o700, exist_ok=True)
-        return path
+        return self.root / "snapshots"
 
     @property
     def kernels(self) -> Path:

@@ -9,37 +9,46 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import assert_never
 
 from firekiln.build.graph import CacheMount, ExecOp, Sharing
 from firekiln.build.ops import content
+from firekiln.build.runner import Runner
 from firekiln.build.solver import Inputs, Solved
 from firekiln.errors import BuildError, SandboxError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Tree
-from firekiln.sandbox.materialize import materialize
 from firekiln.store import Store, locks
 
 _NAME_LENGTH = 32
+_DATA = "data"
+"""What is mounted. It may be anybody's: the folder of the store that it lies in is ours."""
 
 
 def folders(
-    op: ExecOp, inputs: Inputs, *, store: Store, waiting: Callable[[], None], stack: contextlib.ExitStack
+    op: ExecOp,
+    inputs: Inputs,
+    *,
+    store: Store,
+    runner: Runner,
+    waiting: Callable[[], None],
+    stack: contextlib.ExitStack,
 ) -> dict[str, Path]:
     """The folders of the step's cache mounts by id, each locked once, and in an order that all steps keep to.
 
-    `waiting` is called while a lock is awaited, and may raise; `stack` releases the locks. BuildError where `from`
-    lacks the folder that is asked for.
+    `waiting` is called while a lock is awaited, and may raise; `stack` releases the locks. A new folder is furnished by
+    the `runner`, whose steps will see it. BuildError where `from` lacks the folder that is asked for.
     """
     mounts = {mount.id: mount for mount in op.mounts if isinstance(mount, CacheMount)}
-    return {key: stack.enter_context(_folder(mounts[key], inputs, store, waiting)) for key in sorted(mounts)}
+    return {key: stack.enter_context(_folder(mounts[key], inputs, store, runner, waiting)) for key in sorted(mounts)}
 
 
 @contextlib.contextmanager
-def _folder(mount: CacheMount, inputs: Inputs, store: Store, waiting: Callable[[], None]) -> Iterator[Path]:
+def _folder(
+    mount: CacheMount, inputs: Inputs, store: Store, runner: Runner, waiting: Callable[[], None]
+) -> Iterator[Path]:
     source = inputs[mount.input] if mount.input is not None else None
     tree = _tree(mount, source, store) if source is not None else None
     first = _made(mount) + (_identity(mount, source, tree) if source is not None and tree is not None else "")
@@ -57,8 +66,7 @@ def _folder(mount: CacheMount, inputs: Inputs, store: Store, waiting: Callable[[
         case _:
             assert_never(mount.sharing)
     with lock:
-        fill = None if tree is None else lambda folder: _fill(folder, tree)
-        yield store.cache_folder(name, mode=mount.mode, uid=mount.uid, gid=mount.gid, fill=fill)
+        yield store.cache_folder(name, fill=lambda folder: _fill(runner, folder / _DATA, mount, tree)) / _DATA
 
 
 def _tree(mount: CacheMount, source: Solved, store: Store) -> Tree:
@@ -81,11 +89,9 @@ def _identity(mount: CacheMount, source: Solved, tree: Tree) -> str:
     return f"\0{source.chain}\0{mount.source}" if source.chain else f"\0{content.content_digest(tree)}"
 
 
-def _fill(folder: Path, tree: Tree) -> None:
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _fill(runner: Runner, folder: Path, mount: CacheMount, tree: Tree | None) -> None:
+    folder.mkdir()
     try:
-        materialize(tree, descriptor)
+        runner.furnish(folder, mode=mount.mode, uid=mount.uid, gid=mount.gid, tree=tree)
     except OSError as error:
-        raise SandboxError(f"cannot fill a cache mount: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
+        raise SandboxError(f"cannot make a cache mount: {error.strerror}") from error

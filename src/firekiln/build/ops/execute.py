@@ -122,9 +122,10 @@ class Executor:
         """Run the process; yields what it changed. StepFailedError where its status is not 0."""
         log = Log(output)
         with contextlib.ExitStack() as stack:
-            step = self._step(op, inputs, stack)
             try:
-                outcome = stack.enter_context(self._runner(step).run(step, output=log, cancel=self._cancel))
+                runner = self._runner(op)
+                step = self._step(op, inputs, runner, stack)
+                outcome = stack.enter_context(runner.run(step, output=log, cancel=self._cancel))
             except (SandboxError, OSError) as error:
                 reason = error.message if isinstance(error, SandboxError) else error.strerror or str(error)
                 hint = error.hint if isinstance(error, SandboxError) else None
@@ -153,23 +154,24 @@ class Executor:
         """A step that was killed because another one failed has no failure of its own."""
         return CanceledError("canceled") if self._cancel.is_set() else error
 
-    def _runner(self, step: Step) -> Runner:
+    def _runner(self, op: ExecOp) -> Runner:
         runner = self._make_runner()
-        if not runner.supports([step.network]):
-            raise BuildError(f"RUN --network={step.network} is not supported here")
+        network = self._network(op)
+        if not runner.supports([network]):
+            raise BuildError(f"RUN --network={network} is not supported here")
         return runner
 
     def _network(self, op: ExecOp) -> str:
         return self._options.network if op.network == Network.DEFAULT else op.network.value
 
-    def _step(self, op: ExecOp, inputs: Inputs, stack: contextlib.ExitStack) -> Step:
+    def _step(self, op: ExecOp, inputs: Inputs, runner: Runner, stack: contextlib.ExitStack) -> Step:
         secrets = self._options.secrets
         secret_env = [
             f"{mount.env}={secrets[mount.id].decode(errors='surrogateescape')}"
             for mount in op.mounts
             if isinstance(mount, SecretMount) and mount.env is not None and mount.id in secrets
         ]
-        caches = self._caches(op, inputs, stack)
+        caches = self._caches(op, inputs, runner, stack)
         mounts = (self._mount(mount, inputs, caches) for mount in op.mounts)
         return Step(
             layers=_paths(inputs[0]),
@@ -185,13 +187,15 @@ class Executor:
             limits=self._options.limits,
         )
 
-    def _caches(self, op: ExecOp, inputs: Inputs, stack: contextlib.ExitStack) -> Mapping[str, Path]:
+    def _caches(self, op: ExecOp, inputs: Inputs, runner: Runner, stack: contextlib.ExitStack) -> Mapping[str, Path]:
         """The folders of cache mounts by id, locked until `stack` is closed."""
         if not any(isinstance(mount, CacheMount) for mount in op.mounts):
             return {}
         from firekiln.build.ops import cachemount  # noqa: PLC0415 - most builds have none
 
-        return cachemount.folders(op, inputs, store=self._store, waiting=self._check_canceled, stack=stack)
+        return cachemount.folders(
+            op, inputs, store=self._store, runner=runner, waiting=self._check_canceled, stack=stack
+        )
 
     def _mount(self, mount: Mount, inputs: Inputs, caches: Mapping[str, Path]) -> StepMount | None:
         match mount:
