@@ -13,20 +13,19 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import SandboxError
-from firekiln.sandbox import NamespaceRunner, cgroup, runner
+from firekiln.sandbox import NamespaceRunner, cgroup
 from firekiln.sandbox.limits import Limits, Ulimit
-from systems import spawners_of
+from firekiln.sandbox.runner import PROCESSES
+from firekiln.sandbox.runner import _pid_max_is_private as pid_max_is_private
+from systems import forsaken_groups, spawners_of
 
 pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 
 
-def groups() -> set[str]:
-    """Our control groups on this host, those of steps included. Other builds may run."""
-    places = {place.folder for name in ("pids", "memory", "cpu") if (place := cgroup.find(name))}
-    found = [group for place in places for group in (*place.glob("firekiln-*"), *place.glob("firekiln-*/*"))]
-    return {str(group) for group in found if group.is_dir()}
+def groups_of(runner: NamespaceRunner) -> list[Path]:
+    return list(runner._groups._homes.values())
 
 
 def controller(name: str) -> None:
@@ -73,14 +72,13 @@ def test_a_step_that_exceeds_its_memory_is_killed_and_it_is_said_why(runner, bas
         with runner.run(step(line, memory), output=lambda _, __: None, cancel=threading.Event()) as ended:
             return ended.status, ended.out_of_memory
 
-    before = groups()
     assert outcome("true") == (0, False)
     assert outcome("exit 137") == (137, False)
     status, killed = outcome("head -c 64m /dev/zero | tail -c 60m >/dev/null; exit $?")
     assert killed
     assert status == 137
     assert outcome("head -c 64m /dev/zero >/big; test -s /big") == (0, False), "files are not the step's memory"
-    assert groups() - before <= {name for name in groups() if "/step-" not in name}
+    assert [step for group in groups_of(runner) for step in group.glob("step-*")] == []
 
 
 def test_a_step_gets_no_more_than_its_share_of_the_processors(run):
@@ -106,36 +104,32 @@ BOMB = "b() { b | b & }; b; wait; n=0; while [ $n -lt 400 ]; do sleep 9 & n=$((n
 
 def test_a_fork_bomb_ends_at_the_limit_and_the_next_step_runs(base, run, tmp_path):
     controller("pids")
-    before = groups()
     with NamespaceRunner(tmp_path, processes=100) as limited:
         result = run(BOMB, on=limited)
         assert "all" not in result.out
         assert "fork" in result.err
         assert run("echo again", on=limited).out == "again\n"
-        assert len(groups() - before) == 2
-    assert groups() == before
+        (group,) = groups_of(limited)
+        assert (group / "spawner").is_dir()
+    assert not group.exists()
 
 
-def test_by_default_processes_are_limited_too(run):
+def test_by_default_processes_are_limited_too(runner, run):
     controller("pids")
     run("true")
     (spawner,) = spawners_of(os.getpid())
-    place = cgroup.find("pids")
-    home = next(group for group in place.folder.glob("firekiln-*") if f"{spawner}\n" in _members(group / "spawner"))
-    assert (home / "pids.max").read_text() == f"{runner.PROCESSES}\n"
-
-
-def _members(group) -> str:
-    return (group / "cgroup.procs").read_text() if group.is_dir() else ""
+    (group,) = groups_of(runner)
+    assert (group / "pids.max").read_text() == f"{PROCESSES}\n"
+    assert (group / "spawner/cgroup.procs").read_text() == f"{spawner}\n"
 
 
 def test_without_control_groups_process_ids_limit_a_fork_bomb(base, run, tmp_path, monkeypatch):
-    if not runner._pid_max_is_private():
+    if not pid_max_is_private():
         pytest.skip("needs Linux 6.14")
     of_the_host = Path("/proc/sys/kernel/pid_max")
     before = of_the_host.read_text()
     monkeypatch.setattr(cgroup, "find", lambda _: None)
-    monkeypatch.setattr(runner, "PROCESSES", 350)
+    monkeypatch.setattr("firekiln.sandbox.runner.PROCESSES", 350)
     with NamespaceRunner(tmp_path) as without:
         assert run("cat /proc/sys/kernel/pid_max", on=without).out == "350\n"
         result = run(BOMB, on=without)
@@ -160,7 +154,6 @@ def test_a_limit_that_the_host_cannot_keep_is_an_error(run, tmp_path, monkeypatc
 
 def test_control_groups_of_a_killed_build_go_with_the_next_one(base, tmp_path, run):
     controller("memory")
-    before = groups()
     script = f"""
         import threading
         from pathlib import Path
@@ -177,9 +170,13 @@ def test_control_groups_of_a_killed_build_go_with_the_next_one(base, tmp_path, r
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE) as build:
         assert build.stdout.readline() == b"up\n"
-        assert any("/step-" in name for name in groups() - before)
+        (spawner,) = spawners_of(build.pid)
+        own = [Path(line.split(":")[2]) for line in Path(f"/proc/{spawner}/cgroup").read_text().splitlines()]
+        place = cgroup.find("pids")
+        (group,) = (place.folder / own_path.parent.name for own_path in own if own_path.name == "spawner")
         build.send_signal(signal.SIGKILL)
-    assert groups() - before
+    assert group.is_dir()
     with NamespaceRunner(tmp_path) as later:
         assert run("true", on=later, limits=Limits(memory=64 * MIB)).status == 0
-    assert groups() <= before
+    assert not group.exists()
+    assert forsaken_groups() == []
