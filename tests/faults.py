@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from firekiln.errors import FirekilnError
@@ -57,9 +59,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def start_build(root: Path, context: Path, *args: object, **more: str) -> subprocess.Popen[str]:
     argv = command(root, "build", "-q", "-t", "web", *args, context)
-    return subprocess.Popen(
-        argv, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(argv, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def build(root: Path, context: Path, *args: object, **more: str) -> str:
@@ -85,6 +85,16 @@ def firekiln(root: Path, *args: object, status: int | None = 0, **more: str) -> 
 def adopt_orphans() -> None:
     """Have what a killed process leaves become children of this one, so that none is overlooked."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def memory_folder(fallback: Path) -> Iterator[Path]:
+    """A folder in memory, for tests that have nothing to do with a disk but would wait for it; else `fallback`."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield fallback
+        return
+    with tempfile.TemporaryDirectory(prefix="firekiln-test-", dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 def children_of(parent: int) -> list[int]:
@@ -113,7 +123,7 @@ def descendants_end(before: set[int], seconds: float = 5.0) -> list[int]:
 def mounts_and_loops(folder: Path) -> list[str]:
     """Mounts of this namespace and loop devices that have to do with a folder, or with steps."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
-    found = [line for line in lines if f"{folder}/" in line or "firekiln" in line.split(" ")[0]]
+    found = [line for line in lines if f"{folder}/" in line or line.startswith("firekiln")]
     listed = subprocess.run(["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True).stdout
     return found + [line for line in listed.splitlines() if line.startswith(f"{folder}/")]
 
