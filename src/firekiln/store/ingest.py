@@ -11,10 +11,15 @@ written again, and has to come out the same, byte for byte: what our writer make
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from firekiln.errors import ImageFormatError
 from firekiln.oci.blobsource import BlobSource, Verified
@@ -28,9 +33,12 @@ from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     from firekiln.oci.layout import RemoteImage
+    from firekiln.rootfs.compression import Readable
 
 MAX_LAYER: Final = 1 << 40
 """Bytes that a layer may grow to when decompressed."""
+_AT_ONCE: Final = 3
+"""Layers fetched at the same time: Docker's number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +96,111 @@ def commit_layer(store: Store, spooled: SpooledLayer, below: Sequence[Layer] = (
     return layer
 
 
-def ingest_image(store: Store, source: BlobSource, remote: RemoteImage) -> tuple[Layer, ...]:
-    """All layers of an image, lowest first; those that were ingested before, on the same layers, are found again."""
-    layers: tuple[Layer, ...] = ()
-    chain = ""
-    for descriptor, diff_id in zip(remote.manifest.layers, remote.image.diff_ids, strict=True):
-        chain = chain_id(chain, diff_id)
-        # Two builds that want the same image ingest each layer once.
-        with store.locks.acquire(named(chain)):
-            known = find_chain(store, chain)
-            if known is None:
-                with spool_layer(store, source, descriptor, diff_id) as spooled:
-                    known = (*layers, commit_layer(store, spooled, layers))
-                record_chain(store, chain, known)
-        layers = known
+def ingest_image(
+    store: Store, source: BlobSource, remote: RemoteImage, *, moved: Callable[[Descriptor, int], None] = lambda *_: None
+) -> tuple[Layer, ...]:
+    """All layers of an image, lowest first; those that were ingested before, on the same layers, are found again.
+
+    What is missing is fetched side by side and committed in order; `moved`, called from any thread, is told of bytes
+    that came, and may raise to end it all.
+    """
+    chains = tuple(accumulate(remote.image.diff_ids, chain_id))
+    if not chains:
+        return ()
+    # Two builds that want the same image ingest it once.
+    with store.locks.acquire(named(chains[-1])):
+        known = next((number for number in range(len(chains), 0, -1) if find_chain(store, chains[number - 1])), 0)
+        layers = (find_chain(store, chains[known - 1]) or ()) if known else ()
+        wanted = list(zip(remote.manifest.layers, remote.image.diff_ids, strict=True))[known:]
+        with _Spools(store, source, moved) as spools:
+            for chain, future in zip(chains[known:], [spools.begin(*item) for item in wanted], strict=True):
+                with future.result() as spooled:
+                    layers = (*layers, commit_layer(store, spooled, layers))
+                record_chain(store, chain, layers)
     return layers
+
+
+class _Spools:
+    """Layers being fetched. Leaving the context ends those that still are, and removes what nobody took."""
+
+    def __init__(self, store: Store, source: BlobSource, moved: Callable[[Descriptor, int], None]) -> None:
+        self._store = store
+        self._source = source
+        self._moved = moved
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="firekiln-fetch")
+        self._futures: list[Future[_Spool]] = []
+
+    def begin(self, descriptor: Descriptor, diff_id: str) -> Future[_Spool]:
+        self._futures.append(self._pool.submit(self._fetch, descriptor, diff_id))
+        return self._futures[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._pool.shutdown(cancel_futures=True)
+        for future in self._futures:
+            if not future.cancelled() and future.exception() is None:
+                future.result().close()
+
+    def _fetch(self, descriptor: Descriptor, diff_id: str) -> _Spool:
+        for attempt in (1, 2):
+            try:
+                return _Spool(spool_layer(self._store, self, descriptor, diff_id))
+            except ImageFormatError:
+                if attempt == 2 or self._over.is_set():
+                    raise  # what is wrong twice was not a passing damage
+        raise AssertionError
+
+    # A BlobSource that tells of what it reads.
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[Readable]:
+        with self._source.open(descriptor) as stream:
+            yield _Told(stream, partial(self._tell, descriptor))
+
+    def _tell(self, descriptor: Descriptor, count: int) -> None:
+        if self._over.is_set():
+            raise ImageFormatError(f"{self.name}: given up")  # nobody sees it: the error that ended it all is raised
+        self._moved(descriptor, count)
+
+
+class _Spool:
+    """A spooled layer that one thread opened and another closes, once."""
+
+    def __init__(self, context: AbstractContextManager[SpooledLayer]) -> None:
+        self._stack = ExitStack()
+        self._layer = self._stack.enter_context(context)
+
+    def __enter__(self) -> SpooledLayer:
+        return self._layer
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class _Told:
+    """A stream that tells how much was read."""
+
+    def __init__(self, stream: Readable, tell: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._tell = tell
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        self._tell(len(data))
+        return data
 
 
 def chain_id(below: str, diff_id: str) -> str:
