@@ -16,12 +16,16 @@ from firekiln.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Task:
-    """Something that takes its time: a vertex, or work around the graph (`[internal] load build definition`)."""
+    """Something that takes its time: a vertex, or work around the graph (`[internal] load build definition`).
+
+    `inputs` are the tasks that have to end before it starts.
+    """
 
     id: int
     name: str
     stage: str = ""
     location: Location | None = None
+    inputs: tuple[Task, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +107,10 @@ class Events:
         self._guard = threading.Lock()
         self._ids = itertools.count(1)
 
-    def task(self, name: str, *, stage: str = "", location: Location | None = None) -> Task:
-        return Task(id=next(self._ids), name=name, stage=stage, location=location)
+    def task(
+        self, name: str, *, stage: str = "", location: Location | None = None, inputs: tuple[Task, ...] = ()
+    ) -> Task:
+        return Task(id=next(self._ids), name=name, stage=stage, location=location, inputs=inputs)
 
     @contextmanager
     def running(self, name: str) -> Iterator[Task]:

@@ -115,9 +115,10 @@ class Solver:
         self._events = events
         self._cancel = cancel
         self._width = width or max(_WIDTH, os.cpu_count() or 1)
-        self._tasks = {
-            vertex: events.task(vertex.name, stage=vertex.stage, location=vertex.location) for vertex in self._vertices
-        }
+        self._tasks: dict[Vertex, Task] = {}
+        for vertex in self._vertices:
+            below = tuple(self._tasks[source] for source in vertex.inputs if source is not None)
+            self._tasks[vertex] = events.task(vertex.name, stage=vertex.stage, location=vertex.location, inputs=below)
         self._solved: dict[Vertex, Solved] = {}
         self._shown: set[Vertex] = set()
         self._made: dict[str, Solved] = {}

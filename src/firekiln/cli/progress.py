@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Final, Protocol, TextIO, assert_never
 
 from firekiln.build.events import (
@@ -28,6 +27,9 @@ from firekiln.dockerfile.text import visible
 
 _CONTROL: Final = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Control characters but tabs, and escape sequences but those that set colours."""
+
+_STATUS_SECONDS: Final = 5.0
+"""How often plain progress speaks of a part that is under way."""
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson")
 
@@ -48,6 +50,8 @@ def display(mode: str, stream: TextIO) -> Display:
         mode = "tty" if stream.isatty() and os.environ.get("TERM") != "dumb" else "plain"
     match mode:
         case "tty":
+            from firekiln.cli.live import Live  # noqa: PLC0415 - scripts have no terminal
+
             return Live(stream)
         case "quiet":
             return Quiet()
@@ -73,6 +77,7 @@ class Plain:
         self._numbers: dict[Task, int] = {}
         self._started: dict[Task, float] = {}
         self._partial: dict[tuple[Task, int], bytes] = {}
+        self._said: dict[tuple[Task, str], float] = {}
         self._last: Task | None = None
 
     def __call__(self, event: Event) -> None:
@@ -82,7 +87,7 @@ class Plain:
         task = event.task
         if isinstance(event, Started):
             self._started[task] = event.at
-        if isinstance(event, Status) and not event.done:
+        if isinstance(event, Status) and not self._is_due(event):
             return
         number = self._head(task)
         for line in self._lines(event):
@@ -104,13 +109,22 @@ class Plain:
                 lines.append("CANCELED")
             case Output():
                 lines += self._output(event)
-            case Status(name=name, current=current):
-                lines.append(f"{name} {_bytes(current)} done")
+            case Status(name=name, done=done):
+                lines.append(f"{visible(name)}{amount(event)}{' done' if done else ''}")
             case Started() | Warned():
                 pass
             case _:
                 assert_never(event)
         return lines
+
+    def _is_due(self, event: Status) -> bool:
+        """Whether to speak of a part of a task: at its end, and every few seconds until then."""
+        key = (event.task, event.name)
+        since = event.at - self._said.setdefault(key, self._started.get(event.task, event.at))
+        if event.done or since >= _STATUS_SECONDS:
+            self._said[key] = event.at
+            return True
+        return False
 
     def _head(self, task: Task) -> int:
         """The task's number; its name where another one spoke last."""
@@ -142,88 +156,13 @@ class Plain:
         self._stream.flush()
 
 
-@dataclass(slots=True)
-class _Row:
-    task: Task
-    started: float
-    state: str = ""
-    ended: float | None = None
-    tail: list[str] = field(default_factory=list)
-
-
-class Live:
-    """A compact view that is drawn anew: finished steps scroll away, running ones show their last lines."""
-
-    _TAIL = 4
-    _FAILED_TAIL = 20
-    _INTERVAL = 0.05
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._colour = not os.environ.get("NO_COLOR")
-        self._running: dict[Task, _Row] = {}
-        self._drawn = 0
-        self._at = 0.0
-
-    def __call__(self, event: Event) -> None:
-        done: list[str] = []
-        if isinstance(event, Warned):
-            done.append(self._paint("33", warning_line(event)))
-        elif isinstance(event, Started):
-            self._running[event.task] = _Row(event.task, event.at)
-        elif isinstance(event, Output):
-            self._append(event)
-        elif not isinstance(event, Status):
-            done += self._finished(event)
-        if done or time.monotonic() - self._at > self._INTERVAL:
-            self._draw(done)
-
-    def close(self) -> None:
-        self._running.clear()
-        self._draw([])
-        self._stream.flush()
-
-    def _append(self, event: Output) -> None:
-        row = self._running.get(event.task)
-        if row is not None:
-            row.tail = [*row.tail, *(shown(line) for line in event.data.splitlines() if line)][-self._FAILED_TAIL :]
-
-    def _finished(self, event: Cached | Completed | Failed | Canceled) -> list[str]:
-        row = self._running.pop(event.task, _Row(event.task, event.at))
-        name = visible(event.task.name)
-        match event:
-            case Cached():
-                return [self._paint("34", f" => CACHED {name}")]
-            case Completed():
-                return [self._paint("34", f" => {name}") + f" {event.at - row.started:.1f}s"]
-            case Failed():
-                return [self._paint("31", f" => ERROR {name}"), *(f" => # {line}" for line in row.tail)]
-            case Canceled():
-                return [self._paint("33", f" => CANCELED {name}")]
-
-    def _draw(self, done: list[str]) -> None:
-        size = shutil.get_terminal_size()
-        rows: list[str] = []
-        for row in self._running.values():
-            rows.append(f" => {visible(row.task.name)} {time.time() - row.started:.1f}s")
-            rows += [f" => => # {line}" for line in row.tail[-self._TAIL :]]
-        rows = [row[: size.columns - 1] for row in rows[: size.lines - 2]]
-        erase = f"\x1b[{self._drawn}F" if self._drawn else ""
-        self._stream.write(erase + "\x1b[J" + "".join(f"{line}\n" for line in (*done, *rows)))
-        self._stream.flush()
-        self._drawn = len(rows)
-        self._at = time.monotonic()
-
-    def _paint(self, colour: str, text: str) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
-
-
 class RawJson:
     """One JSON object a line, in the words of BuildKit's SolveStatus."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._started: dict[Task, float] = {}
+        self._started: dict[tuple[Task, str], str] = {}
+        """When a task, or the part of it that is named, was first heard of."""
 
     def __call__(self, event: Event) -> None:
         self._stream.write(json.dumps(self._document(event), ensure_ascii=False) + "\n")
@@ -234,20 +173,22 @@ class RawJson:
 
     def _document(self, event: Event) -> dict[str, object]:
         if isinstance(event, Warned):
-            return {"warnings": [{"short": base64.b64encode(warning_line(event).encode()).decode()}]}
-        vertex, at = str(event.task.id), _rfc3339(event.at)
+            return {"warnings": [_warning(event)]}
+        vertex, at = _digest(event.task), _rfc3339(event.at)
         if isinstance(event, Output):
             data = base64.b64encode(event.data).decode()
             return {"logs": [{"vertex": vertex, "stream": event.fd, "data": data, "timestamp": at}]}
         if isinstance(event, Status):
-            return {"statuses": [{"id": event.name, "vertex": vertex, "current": event.current, "total": event.total}]}
+            return {"statuses": [self._status(event, vertex, at)]}
         return {"vertexes": [self._vertex(event, vertex, at)]}
 
     def _vertex(
         self, event: Started | Cached | Completed | Failed | Canceled, vertex: str, at: str
     ) -> dict[str, object]:
-        started = self._started.setdefault(event.task, event.at)
-        made: dict[str, object] = {"digest": vertex, "name": event.task.name, "started": _rfc3339(started)}
+        started = self._started.setdefault((event.task, ""), at)
+        made: dict[str, object] = {"digest": vertex, "name": event.task.name, "started": started}
+        if event.task.inputs:
+            made["inputs"] = [_digest(task) for task in event.task.inputs]
         if not isinstance(event, Started):
             made["completed"] = at
         if isinstance(event, Cached):
@@ -257,6 +198,27 @@ class RawJson:
         if isinstance(event, Canceled):
             made["error"] = "context canceled"
         return made
+
+    def _status(self, event: Status, vertex: str, at: str) -> dict[str, object]:
+        made: dict[str, object] = {"id": event.name, "vertex": vertex, "timestamp": at}
+        made |= {"current": event.current, "total": event.total}
+        made["started"] = self._started.setdefault((event.task, event.name), at)
+        if event.done:
+            made["completed"] = at
+        return made
+
+
+def _digest(task: Task) -> str:
+    """What names a vertex in the stream; digests of what it does are known to the builder alone, and later."""
+    return f"sha256:{hashlib.sha256(f'{task.id} {task.name}'.encode(errors='surrogateescape')).hexdigest()}"
+
+
+def _warning(event: Warned) -> dict[str, object]:
+    made: dict[str, object] = {"level": 1, "short": base64.b64encode(warning_line(event).encode()).decode()}
+    if event.location is not None:
+        lines = {"start": {"line": event.location.start}, "end": {"line": event.location.end}}
+        made |= {"range": [lines], "sourceInfo": {"filename": event.location.file}}
+    return made
 
 
 def warning_line(event: Warned) -> str:
@@ -273,6 +235,13 @@ def shown(line: bytes) -> str:
     """A line of a step's output; what would command the terminal is taken out, but for colours."""
     text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
     return _CONTROL.sub("", text)
+
+
+def amount(status: Status) -> str:
+    """` 1.20MB / 3.40MB`: how far a part is, as far as it can be said."""
+    if not status.current and not status.total:
+        return ""
+    return f" {_bytes(status.current)}" + (f" / {_bytes(status.total)}" if status.total and not status.done else "")
 
 
 def _bytes(count: int) -> str:

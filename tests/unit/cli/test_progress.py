@@ -6,7 +6,8 @@ import json
 import pytest
 
 from firekiln.build.events import Cached, Canceled, Completed, Events, Failed, Output, Started, Status, Warned
-from firekiln.cli.progress import Live, Plain, RawJson, display
+from firekiln.cli.live import Live
+from firekiln.cli.progress import Plain, RawJson, display
 from firekiln.errors import Location
 
 events = Events()
