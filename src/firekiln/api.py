@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
+from firekiln.build.cachespec import parse_cache_from, parse_cache_to
 from firekiln.build.check import CheckResult
 from firekiln.build.check import check as check_dockerfile
 from firekiln.build.context import Context
@@ -73,9 +74,12 @@ def build(
     target: str = "",
     build_args: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
     contexts: Mapping[str, str] | None = None,
     platform: str | None = None,
     no_cache: bool | Collection[str] = False,
+    cache_from: Sequence[str] = (),
+    cache_to: Sequence[str] = (),
     pull: bool = False,
     secrets: Mapping[str, bytes] | None = None,
     ssh: Mapping[str, Path] | None = None,
@@ -99,7 +103,10 @@ def build(
     dockerfile  the file, `Dockerfile` in the context by default; bytes are its text; a URL is fetched
     contexts    named contexts: a folder, `docker-image://REFERENCE`, `oci-layout://PATH[:TAG|@DIGEST]`, a git
                 repository, the URL of an archive
+    annotations of the image's manifest
     no_cache    True to run every step anew, or the stages whose steps are
+    cache_from  as docker's `--cache-from`: "type=local,src=DIR"; what can't be imported is a warning
+    cache_to    as docker's `--cache-to`: "type=local,dest=DIR,mode=max"
     pull        ask other sources for base images before the store
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
     network     for RUN steps that ask for none: default, none or host
@@ -147,6 +154,9 @@ def build(
             options=replace(options, ignored=_ignored(definition)),
             execution=execution,
             tags=tags,
+            annotations=annotations or {},
+            cache_from=tuple(map(parse_cache_from, cache_from)),
+            cache_to=tuple(map(parse_cache_to, cache_to)),
         )
         engine = Engine(
             store=opened,

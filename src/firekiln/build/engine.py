@@ -43,6 +43,7 @@ class BuildRequest:
     options: PlanOptions = field(default_factory=PlanOptions)
     execution: ExecOptions = field(default_factory=ExecOptions)
     tags: Sequence[str] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
     cache_from: Sequence[CacheFrom] = ()
     cache_to: Sequence[CacheTo] = ()
 
@@ -90,7 +91,7 @@ class Engine:
                 solved = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
                 with self._events.running("exporting to image"):
                     staging.flush()
-                    image = self._export(made, solved, request.tags)
+                    image = self._export(made, solved, request)
                 for wanted in request.cache_to:
                     self._export_cache(wanted, caches, image)
         return Built(image=image, plan=made)
@@ -147,14 +148,15 @@ class Engine:
         caches.note_used()
         return solved
 
-    def _export(self, made: Plan, solved: Mapping[Vertex, Solved], tags: Sequence[str]) -> StoredImage:
+    def _export(self, made: Plan, solved: Mapping[Vertex, Solved], request: BuildRequest) -> StoredImage:
         layers: tuple[Layer, ...] = ()
         if made.target is not None:
             result = solved[made.target]
             if result.layers is None:
                 raise BuildError("the target is a folder or a repository: an image needs at least one instruction")
             layers = result.layers
-        return self._store.images.put(compose(made, solved, now=timestamp(time.time())), layers, references=tags)
+        document = compose(made, solved, now=timestamp(time.time()))
+        return self._store.images.put(document, layers, references=request.tags, annotations=request.annotations)
 
     def _caches(self, request: BuildRequest) -> Caches:
         def warn(problem: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +16,14 @@ import click
 from firekiln import api
 from firekiln.cli.checks import LateWarnings, report_checks
 from firekiln.cli.export import Exports
-from firekiln.cli.options import build_arguments
+from firekiln.cli.options import build_arguments, manifest_annotations
 from firekiln.cli.progress import MODES, Quiet, display
 from firekiln.dockerfile.mounts import parse_size
 from firekiln.errors import StepFailedError, UsageError
+
+_HOST_GATEWAY = "127.0.0.1"
+"""Steps share the host's network, unless they have none."""
+_ENTITLEMENTS = frozenset({"network.host", "security.insecure"})
 
 
 class _Options(TypedDict):
@@ -30,6 +36,11 @@ class _Options(TypedDict):
     build_args: tuple[str, ...]
     contexts: tuple[str, ...]
     labels: tuple[str, ...]
+    annotations: tuple[str, ...]
+    cache_from: tuple[str, ...]
+    cache_to: tuple[str, ...]
+    load: bool
+    push: bool
     platform: str | None
     pull: bool
     no_cache: bool
@@ -61,10 +72,13 @@ class _Options(TypedDict):
 @click.option("--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set an ARG.")
 @click.option("--build-context", "contexts", multiple=True, metavar="NAME=VALUE", help="A further build context.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Add a label to the image.")
+@click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="Annotate the manifest.")
 @click.option("--platform", metavar="OS/ARCH", help="Build for this platform.")
 @click.option("--pull", is_flag=True, help="Ask for newer base images.")
 @click.option("--no-cache", is_flag=True, help="Run every step, whether or not its result is known.")
 @click.option("--no-cache-filter", "no_cache_stages", multiple=True, metavar="STAGE", help="The same for one stage.")
+@click.option("--cache-from", multiple=True, metavar="type=local,src=DIR", help="Look for results in this cache too.")
+@click.option("--cache-to", multiple=True, metavar="type=local,dest=DIR[,mode=max]", help="Write the cache there.")
 @click.option("--secret", "secrets", multiple=True, metavar="id=ID[,src=FILE|,env=NAME]", help="Offer a secret to RUN.")
 @click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET]", help="Offer an ssh agent to RUN.")
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="For RUN steps.")
@@ -80,6 +94,8 @@ class _Options(TypedDict):
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
+@click.option("--load", is_flag=True, help="Has no effect: the image is kept in the store anyway.")
+@click.option("--push", is_flag=True, help="Not supported yet.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing.")
 @click.option("-o", "--output", "outputs", multiple=True, metavar="DIR|type=T,dest=FILE", help="Export the image.")
 @click.pass_obj
@@ -88,12 +104,18 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     context, dockerfile = _context(options["context"], options["file"])
     if options["check"]:
         return _check(context, dockerfile, options)
+    if options["push"]:
+        raise UsageError(
+            "--push: pushing to registries is not supported yet", hint="-o type=oci,dest=FILE writes an archive"
+        )
     exports = Exports(options["outputs"], root=obj["root"], quiet=options["quiet"])
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
     shown = display(mode, sys.stderr)
     view = LateWarnings(shown, sys.stderr, expand=bool(obj["debug"]))
     _prepare(options)
+    if options["load"] and not options["quiet"]:
+        click.echo("--load: images are kept in the store anyway", err=True)
     try:
         result = api.build(
             context,
@@ -102,9 +124,12 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             target=options["target"],
             build_args=build_arguments(options["build_args"]),
             labels=_pairs("--label", options["labels"], missing=""),
+            annotations=manifest_annotations(options["annotations"]),
             contexts=_pairs("--build-context", options["contexts"]),
             platform=options["platform"],
             no_cache=True if options["no_cache"] else stages,
+            cache_from=options["cache_from"],
+            cache_to=options["cache_to"],
             pull=options["pull"],
             secrets=dict(_secret(text) for text in options["secrets"]),
             ssh=dict(_ssh(text) for text in options["ssh"]),
@@ -115,7 +140,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             pids_limit=max(0, options["pids_limit"]) if options["pids_limit"] is not None else None,
             ulimits=options["ulimits"],
             shm_size=_size("--shm-size", options["shm_size"]),
-            allow=options["allow"],
+            allow=_allowed(options["allow"]),
             ca_bundle=None if options["ca_bundle"] == "none" else options["ca_bundle"],
             on_event=view,
             store=obj["root"],
@@ -241,13 +266,33 @@ def _size(option: str, text: str | None) -> int | None:
         raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g") from error
 
 
+def _allowed(texts: Sequence[str]) -> Sequence[str]:
+    unknown = [text for text in texts if text not in _ENTITLEMENTS]
+    if unknown:
+        raise UsageError(f"--allow {unknown[0]}: unknown entitlement", hint="network.host or security.insecure")
+    return texts
+
+
 def _host(text: str) -> tuple[str, str]:
-    """NAME:IP or NAME=IP; an IPv6 address may stand in brackets."""
+    """NAME:IP or NAME=IP; an IPv6 address may stand in brackets. `host-gateway` is the host as steps reach it."""
     mark = "=" if "=" in text else ":"
     name, found, address = text.partition(mark)
     if not found or not name or not address:
         raise UsageError(f"--add-host {text}: give it as NAME:IP")
-    return name, address.removeprefix("[").removesuffix("]")
+    if address == "host-gateway":
+        return name, _HOST_GATEWAY
+    address = address.removeprefix("[").removesuffix("]")
+    if not _is_address(address):
+        raise UsageError(f'--add-host {text}: invalid IP address "{address}"')
+    return name, address
+
+
+def _is_address(text: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, text)
+            return True
+    return False
 
 
 def _write(option: str, path: Path, text: str) -> None:

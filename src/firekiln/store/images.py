@@ -12,9 +12,9 @@ each layer once more for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from firekiln.errors import ConflictError, DamagedError, ImageNotFoundError, ReferenceFormatError
@@ -55,6 +55,7 @@ class StoredImage:
     repo_digests: tuple[str, ...] = ()
     image: Image
     layers: tuple[Layer, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -110,12 +111,18 @@ class Images:
         return replace(image, layers=self._layers.checked(image.layers))
 
     def put(
-        self, image: Image, layers: Sequence[Layer], *, references: Sequence[str] = (), pulled_as: str = ""
+        self,
+        image: Image,
+        layers: Sequence[Layer],
+        *,
+        references: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
+        pulled_as: str = "",
     ) -> StoredImage:
         """Keep an image, made of layers that are in the store, under `references`, which are normalised here.
 
         Another image that bore one of these names for the same platform loses it. `pulled_as` is the digest by which
-        a registry knows the image under these names.
+        a registry knows the image under these names; `annotations` are the manifest's.
         """
         names = tuple(normalised(reference) for reference in references)
         config = self._blobs.put(image.encode())
@@ -124,6 +131,7 @@ class Images:
             layers=tuple(
                 Descriptor(media_type=MEDIA_TYPE_LAYER_EROFS, digest=layer.digest, size=layer.size) for layer in layers
             ),
+            annotations=annotations or {},
         )
         blob = self._blobs.put(manifest.encode())
         described = Descriptor(
@@ -228,6 +236,7 @@ class Images:
             repo_digests=tuple(dict.fromkeys(filter(None, map(_repo_digest, own)))),
             image=Image.from_json(json.loads(self._blobs.read(manifest.config.digest))),
             layers=tuple(self._layers.described(layer.digest, layer.size) for layer in manifest.layers),
+            annotations=manifest.annotations,
         )
 
     def _manifest(self, digest: str) -> Manifest:
