@@ -240,5 +240,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def get(url: str) -> bytes:
     """What stands at a URL of a registry without authentication."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    request = urllib.request.Request(url, headers={"Accept": "application/vnd.oci.image.manifest.v1+json, */*"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read()
