@@ -8,8 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from firekiln.errors import FirekilnError
 from firekiln.rootfs.tree import Directory, Node
 from firekiln.sandbox import cgroup
+from firekiln.sandbox.subids import is_host_root, own_map
 from trees import file, folder, link
 
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nbob:x:7:8:Bob:/home/bob:/bin/sh\n"
@@ -24,6 +26,14 @@ def system(busybox: bytes, *, etc: dict[bytes, Node] | None = None, root: dict[b
     settings = folder({b"passwd": file(PASSWD), b"group": file(GROUP), **(etc or {})})
     tmp = folder(mode=0o1777)
     return folder({b"bin": bin_folder, b"etc": settings, b"tmp": tmp, **(root or {})})
+
+
+def may_isolate() -> bool:
+    """Whether steps can run here: by root's rights, or by subordinate ids."""
+    try:
+        return is_host_root() or bool(own_map())
+    except FirekilnError:
+        return False
 
 
 def spawners_of(parent: int) -> list[int]:

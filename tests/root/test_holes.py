@@ -20,11 +20,12 @@ import pytest
 from building import BUSYBOX, Builds, write_base
 from firekiln.errors import BuildError, DockerfileError, FirekilnError, StepFailedError
 from firekiln.sandbox import cgroup
-from systems import forsaken_groups, spawners_of
+from systems import forsaken_groups, may_isolate, spawners_of
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0 or BUSYBOX is None, reason="needs root and busybox-static"),
+    pytest.mark.skipif(not may_isolate(), reason="needs root or subordinate ids"),
+    pytest.mark.skipif(BUSYBOX is None, reason="needs busybox-static"),
 ]
 
 BASE = "FROM scratch AS base\nCOPY base /\n"
