@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from firekiln.build.events import Completed, Events, Failed, Output, Started, Task
-from firekiln.errors import DamagedError, FirekilnError, ImageNotFoundError
+from firekiln.errors import DamagedError, FirekilnError, ImageNotFoundError, RegistryError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
@@ -135,17 +135,25 @@ class Resolver:
 
     def _ask(self, reference: str, platform: Platform) -> StoredImage:
         damage: DamagedError | None = None
+        unreached: RegistryError | None = None
         for source in self._sources:
             try:
                 image = source.resolve(reference, platform)
             except DamagedError as error:  # the next source may have it whole
                 damage = error
                 continue
+            except RegistryError as error:  # without a network there are other ways to some bases
+                unreached = error
+                continue
             if image is not None:
                 return image
         name = Reference.parse(reference).familiar
         if damage is not None:
             raise DamagedError(f"the image {name} is damaged: {damage.message}", hint=f"build or pull {name} again")
+        if unreached is not None:
+            raise ImageNotFoundError(
+                f"{name}: failed to resolve source metadata for {reference}: {unreached.message}", hint=unreached.hint
+            )
         raise ImageNotFoundError(
             f"{name}: failed to resolve source metadata for {reference}: not found for {platform}",
             hint=f"`firekiln images` lists what is there, `firekiln base ls` what can be made; "

@@ -33,3 +33,11 @@ def store_root(explicit: str | Path | None = None, *, environ: Mapping[str, str]
     # The XDG base directory specification: a relative path counts as unset.
     data = environ.get("XDG_DATA_HOME", "")
     return (Path(data) if os.path.isabs(data) else Path.home() / ".local/share") / "firekiln"  # noqa: PTH117 - a str
+
+
+def config_file(*, environ: Mapping[str, str] = os.environ) -> Path:
+    """The user's configuration (XDG), or root's. It need not be there."""
+    if os.geteuid() == 0 and not environ.get("XDG_CONFIG_HOME"):
+        return Path("/etc/firekiln/config.toml")
+    config = environ.get("XDG_CONFIG_HOME", "")
+    return (Path(config) if os.path.isabs(config) else Path.home() / ".config") / "firekiln/config.toml"  # noqa: PTH117 - a str

@@ -47,7 +47,8 @@ class RegistrySettings:
         mirrors, plain_http, ca = data.get("mirrors", []), data.get("plain_http"), data.get("ca")
         unknown = sorted(data.keys() - _KEYS)
         if unknown:
-            raise UsageError(f'registry."{registry}": {unknown[0]} is no setting', hint=f"known: {', '.join(_KEYS)}")
+            known = f"known: {', '.join(sorted(_KEYS))}"
+            raise UsageError(f'registry."{registry}": {unknown[0]} is no setting', hint=known)
         if not isinstance(mirrors, list) or not all(isinstance(item, str) for item in mirrors):
             raise UsageError(f'registry."{registry}": mirrors must be a list of URLs')
         if not isinstance(plain_http, bool | None) or not isinstance(ca, str | None):
@@ -84,6 +85,25 @@ class Network:
 
     registries: Mapping[str, RegistrySettings] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def read(cls, path: Path) -> Network:
+        """What a configuration file says; nothing where there is none. UsageError where it is malformed."""
+        import tomllib  # noqa: PLC0415 - most hosts have no such file
+
+        try:
+            data = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: {error}") from error
+        tables = data.get("registry", {})
+        if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+            raise UsageError(f"{path}: registry must hold tables", hint='such as [registry."localhost:5000"]')
+        try:
+            return cls(registries={name: RegistrySettings.from_mapping(name, table) for name, table in tables.items()})
+        except UsageError as error:
+            raise UsageError(f"{path}: {error.message}", hint=error.hint) from error
 
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """The servers of a registry in the order in which they are asked: mirrors, then itself."""
