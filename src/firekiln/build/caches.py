@@ -83,16 +83,12 @@ class Caches:
     def note_used(self) -> None:
         """Tell the index which results this build found, so that pruning takes those first that nobody finds.
 
-        Imported results become the store's own as far as their layers were fetched.
+        Imported ones become the store's own, also where nobody needed their layers: what stands on them is found by
+        them.
         """
         self._store.index.touch(self._found)
         if self._imported:
-            whole = {
-                key: result
-                for key, result in self.seen.items()
-                if key not in self._found and len(self.held(result.layers)) == len(set(result.layers))
-            }
-            self._store.index.record(whole)
+            self._store.index.record({key: item for key, item in self.seen.items() if key not in self._found})
 
     def _all(self, digests: Sequence[str]) -> tuple[Layer, ...] | None:
         layers = tuple(filter(None, map(self._layer, digests)))
