@@ -19,7 +19,6 @@ from typing import Final, TextIO, assert_never
 
 from firekiln.build.events import Cached, Canceled, Completed, Event, Failed, Output, Started, Status, Task, Warned
 from firekiln.cli.progress import amount, shown, warning_line
-from firekiln.dockerfile.text import visible
 
 _TAIL: Final = 4
 _FAILED_TAIL: Final = 20
@@ -107,14 +106,14 @@ class Live:
                 assert_never(event)
 
     def _finished(self, event: Cached | Completed | Failed | Canceled, row: _Row) -> Iterator[str]:
-        name = visible(row.task.name)
+        name = _line(row.task.name)
         match event:
             case Cached():
                 yield self._paint("34", f" => CACHED {name}")
             case Completed():
                 yield self._paint("34", f" => {name}") + f" {event.at - row.started:.1f}s"
             case Failed():
-                yield self._paint("31", f" => ERROR {name}: {visible(event.message)}")
+                yield self._paint("31", f" => ERROR {name}: {_line(event.message)}")
                 yield from (f" => # {line}" for line in row.last(_FAILED_TAIL))
             case Canceled():
                 yield self._paint("33", f" => CANCELED {name}")
@@ -153,7 +152,7 @@ class Live:
             details = [*map(_part, row.parts.values())][-share:] if share > 0 else []
             details += (f" => => # {line}" for line in row.last(min(_TAIL, share - len(details))))
             free -= len(details)
-            yield _spread(f" => {visible(row.task.name)}", f"{now - row.started:.1f}s", columns - 1)
+            yield _spread(f" => {_line(row.task.name)}", f"{now - row.started:.1f}s", columns - 1)
             yield from (_cut(line, columns - 1) for line in details)
 
     def _paint(self, colour: str, text: str) -> str:
@@ -174,13 +173,19 @@ def _part(status: Status) -> str:
     if status.total and not status.done:
         filled = min(_BAR, status.current * _BAR // status.total)
         bar = f" [{'#' * filled}{'.' * (_BAR - filled)}]"
-    return f" => => {visible(status.name)}{amount(status)}{bar}{' done' if status.done else ''}"
+    return f" => => {_line(status.name)}{amount(status)}{bar}{' done' if status.done else ''}"
+
+
+def _line(text: str) -> str:
+    """Text whose width is known: U+FFFD for what a terminal may show as nothing, or as anything."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "\ufffd" for character in text.expandtabs())
 
 
 def _text(line: bytes) -> str:
     """A line of output without colours, each character of which has its place."""
-    plain = _COLOUR.sub("", shown(line)).expandtabs()
-    return "".join(character for character in plain if character.isprintable())
+    return _line(_COLOUR.sub("", shown(line)))
 
 
 def _spread(left: str, right: str, width: int) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import json
 
@@ -62,17 +63,55 @@ def test_what_a_step_writes_does_not_command_the_terminal():
     assert text.splitlines()[-1] == "#1 0.000 \x1b[31mred\x1b[0m ]0;title [2Jgonelast"
 
 
-def test_raw_json_is_one_object_a_line():
-    task = events.task("x")
+def test_raw_json_is_one_object_a_line_in_the_words_of_buildkits_solve_status():
+    base = events.task("base")
+    task = events.task("x", inputs=(base,))
     said = [
+        Cached(task=base, at=0),
         Started(task=task, at=0),
-        Output(task=task, fd=2, data=b"hi"),
-        Status(task=task, name="a"),
-        Completed(task=task),
+        Output(task=task, at=1, fd=2, data=b"hi"),
+        Status(task=task, at=1, name="a", current=1, total=2),
+        Status(task=task, at=2, name="a", current=2, total=2, done=True),
+        Failed(task=task, at=3, message="boom"),
+        Warned(message="odd", rule="R", location=Location(file="Dockerfile", start=3, end=4)),
     ]
     documents = [json.loads(line) for line in shown(RawJson, said).splitlines()]
-    assert [next(iter(document)) for document in documents] == ["vertexes", "logs", "statuses", "vertexes"]
-    assert documents[0]["vertexes"][0]["started"] == "1970-01-01T00:00:00.000000000Z"
+    below, vertex = documents[0]["vertexes"][0]["digest"], documents[1]["vertexes"][0]["digest"]
+    assert below != vertex
+    assert {len(below), len(vertex)} == {len("sha256:") + 64}
+    times = [f"1970-01-01T00:00:0{second}.000000000Z" for second in range(4)]
+    started = {"digest": vertex, "name": "x", "started": times[0], "inputs": [below]}
+    status = {"id": "a", "vertex": vertex, "total": 2, "started": times[1]}
+    assert documents == [
+        {
+            "vertexes": [
+                {"digest": below, "name": "base", "started": times[0], "completed": times[0], "cached": True},
+            ]
+        },
+        {"vertexes": [started]},
+        {"logs": [{"vertex": vertex, "stream": 2, "data": "aGk=", "timestamp": times[1]}]},
+        {"statuses": [{**status, "current": 1, "timestamp": times[1]}]},
+        {"statuses": [{**status, "current": 2, "timestamp": times[2], "completed": times[2]}]},
+        {"vertexes": [{**started, "completed": times[3], "error": "boom"}]},
+        {
+            "warnings": [
+                {
+                    "level": 1,
+                    "short": base64.b64encode(b"WARN: R: odd (Dockerfile:3)").decode(),
+                    "range": [{"start": {"line": 3}, "end": {"line": 4}}],
+                    "sourceInfo": {"filename": "Dockerfile"},
+                }
+            ]
+        },
+    ]
+
+
+def test_plain_progress_speaks_of_parts_at_their_end_and_now_and_then():
+    task = events.task("x")
+    said = [Started(task=task, at=0)]
+    said += [Status(task=task, at=at, name="layer", current=at * 1000, total=9000) for at in (1, 6, 7, 8)]
+    said.append(Status(task=task, at=9, name="layer", current=9000, total=9000, done=True))
+    assert shown(Plain, said).splitlines()[1:] == ["#1 layer 6.00kB / 9.00kB", "#1 layer 9.00kB done"]
 
 
 def test_the_live_view_ends_with_what_is_finished(monkeypatch):
