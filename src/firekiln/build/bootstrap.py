@@ -3,7 +3,7 @@
 The signatures of all that is installed are checked with Debian's keyring. The same package versions give the same Tree:
 file times are clamped to the date of the suite's release file (SOURCE_DATE_EPOCH goes before), and what differs from
 run to run (logs, caches, the host's own files) is taken out. mmdebstrap runs in mount and pid namespaces of its own,
-so that nothing of it outlives us, whatever ends us.
+so that nothing of it outlives us, whatever ends us; for an ordinary user in a user namespace too, as root of it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, PathSource, Tree
 from firekiln.sandbox.confine import confined
+from firekiln.sandbox.idmap import IdMap
+from firekiln.sandbox.subids import is_host_root, own_map
 from firekiln.store.durable import store_errors
 
 __all__ = ["Archive", "Recipe", "bootstrap", "host_archive", "is_known", "recipes"]
@@ -72,8 +74,8 @@ def bootstrap(
 
     Its sources lie in a file below `workdir` (`_NEEDED_SPACE` must be free there) and die with the context. `progress`
     gets lines for a log. ImageNotFoundError where there is no recipe, MissingProgramError where the host lacks
-    mmdebstrap or the keyring, BuildError where the packages cannot be fetched, checked or installed, StoreError where
-    there is no room for them.
+    mmdebstrap or the keyring, BuildError where the packages cannot be fetched, checked or installed, SandboxError where
+    an ordinary user can have no user namespace, StoreError where there is no room for them.
     """
     recipe = find(reference)
     if recipe is None:
@@ -81,17 +83,30 @@ def bootstrap(
     architecture = _architecture(platform)
     archive = host_archive()
     _require("mmdebstrap", "mmdebstrap")
-    _check_host(reference, workdir)
+    _check_room(reference, workdir)
+    ids = None if is_host_root() else own_map()
     with ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bootstrap-", dir=workdir)))
+        folder = held.enter_context(_folder(workdir, ids))
         epoch = _epoch(recipe, archive, folder)
         progress(f"bootstrapping Debian {recipe.suite} ({architecture}) from {archive.mirror}")
         spool = folder / "root.tar"
-        argv = mmdebstrap_argv(recipe, architecture, spool, apt_options=_apt_options())
-        _run(confined(argv), sources(recipe, archive, keyring=str(archive.keyring)), folder, epoch, progress)
+        argv = mmdebstrap_argv(recipe, architecture, spool, apt_options=_apt_options(), sysfs=ids is None)
+        _run(confined(argv, ids), sources(recipe, archive, keyring=str(archive.keyring)), folder, epoch, progress)
         tree = _tree(spool)
         finish(tree, recipe, epoch=epoch)
         yield tree, image(recipe, platform, epoch=epoch)
+
+
+@contextmanager
+def _folder(workdir: Path, ids: IdMap | None) -> Iterator[Path]:
+    """A new folder below `workdir`, removed in the end with files of `ids` that a mmdebstrap that was killed left."""
+    folder = Path(tempfile.mkdtemp(prefix="bootstrap-", dir=workdir))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if ids is not None and folder.exists():
+            subprocess.run(confined(["rm", "-rf", "--", str(folder)], ids), check=False)
 
 
 def host_archive() -> Archive:
@@ -205,14 +220,9 @@ def _tree(spool: Path) -> Tree:
     return overlay.diff()
 
 
-def _check_host(reference: str, workdir: Path) -> None:
+def _check_room(reference: str, workdir: Path) -> None:
     """What would fail late, or never: apt waits for ever where a list of packages does not fit on the disk."""
     name = Reference.parse(reference).familiar
-    if os.geteuid() != 0:
-        raise BuildError(
-            f"bootstrapping {name} from Debian's packages needs root",
-            hint=f"as root: firekiln base create {name}",
-        )
     with store_errors(workdir, "cannot write to"):
         free = shutil.disk_usage(workdir).free
     if free < _NEEDED_SPACE:

@@ -156,8 +156,13 @@ def sources(recipe: Recipe, archive: Archive, *, keyring: str = _KEYRING) -> str
     )
 
 
-def mmdebstrap_argv(recipe: Recipe, architecture: str, target: Path, *, apt_options: Sequence[str]) -> list[str]:
-    """The command line of mmdebstrap: a tar at `target` of what its standard input (`sources`) offers."""
+def mmdebstrap_argv(
+    recipe: Recipe, architecture: str, target: Path, *, apt_options: Sequence[str], sysfs: bool = True
+) -> list[str]:
+    """The command line of mmdebstrap: a tar at `target` of what its standard input (`sources`) offers.
+
+    `sysfs` False where we may mount none (root of a user namespace in the host's network).
+    """
     return [
         "mmdebstrap",
         "--mode=root",
@@ -166,6 +171,7 @@ def mmdebstrap_argv(recipe: Recipe, architecture: str, target: Path, *, apt_opti
         f"--architectures={architecture}",
         *(f"--aptopt={option}" for option in apt_options),
         *(f"--dpkgopt={option}" for option in _dpkg_options(recipe)),
+        *([] if sysfs else ["--skip=chroot/mount/sys"]),
         *(["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"] if recipe.suite in _MERGED_BY_HOOK else []),
         recipe.suite,
         str(target),

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from firekiln.sandbox import syscalls
-from firekiln.sandbox.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC
+from firekiln.sandbox.idmap import IdMap
+from firekiln.sandbox.syscalls import CLONE_NEWNS, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC
 
 _MAIN: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from firekiln.sandbox.confine import execute; execute(sys.argv[2:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from firekiln.sandbox.confine import execute; "
+    "execute(sys.argv[2], sys.argv[3:])"
 )
 
 
@@ -30,18 +32,32 @@ def make_private() -> None:
     syscalls.mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
-def confined(argv: Sequence[str]) -> list[str]:
-    """The command line of `argv` in mount and pid namespaces of its own, which end with it, and it with its parent."""
+def confined(argv: Sequence[str], ids: IdMap | None = None) -> list[str]:
+    """The command line of `argv` in mount and pid namespaces of its own, which end with it, and it with its parent.
+
+    With `ids` it is root of a user namespace that has them, and has a /dev/shm of its own.
+    """
     package = str(Path(__file__).parents[2])
     in_namespaces = "unshare --mount --propagation unchanged --pid --fork --kill-child --mount-proc".split()
-    return [sys.executable, "-I", "-S", "-c", _MAIN, package, "setpriv", "--pdeathsig", "KILL", *in_namespaces, *argv]
+    python = [sys.executable, "-I", "-S", "-c", _MAIN, package, ids.encode() if ids else ""]
+    return [*python, "setpriv", "--pdeathsig", "KILL", *in_namespaces, *argv]
 
 
-def execute(argv: list[str]) -> None:
-    """Become `argv`, in a mount namespace that nothing propagates to or from; root and folder stay what they were."""
+def execute(ids: str, argv: list[str]) -> None:
+    """Become `argv`, in a mount namespace that nothing propagates to or from; root and folder stay what they were.
+
+    `ids`, if any, are those of a user namespace of its own, as `IdMap` encodes them.
+    """
+    if ids:
+        from firekiln.sandbox import userns  # noqa: PLC0415 - root has no use for it
+
+        userns.enter(IdMap.decode(ids))
     syscalls.unshare(CLONE_NEWNS)
     places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", ".")]
     make_private()
+    if ids and os.path.isdir("/dev/shm"):  # noqa: S108 - a mount point
+        # The host's may have mounts of others below it: the kernel then lets no user namespace take it without them.
+        syscalls.mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108 - as above
     os.fchdir(places[0])
     os.chroot(".")
     os.fchdir(places[1])

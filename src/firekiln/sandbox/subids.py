@@ -44,13 +44,13 @@ def own_map() -> IdMap:
     missing = [f"/etc/{kind}" for kind, lent in (("subuid", uids), ("subgid", gids)) if not lent]
     if missing:
         raise SandboxError(
-            f"RUN without root needs subordinate ids, and {' and '.join(missing)} lend none to {name}",
+            f"building without root needs subordinate ids, and {' and '.join(missing)} lend none to {name}",
             hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}; {_ADVICE}",
         )
     absent = [program for program in ("newuidmap", "newgidmap") if shutil.which(program) is None]
     if absent:
         raise SandboxError(
-            f"RUN without root needs {' and '.join(absent)}, which the host lacks",
+            f"building without root needs {' and '.join(absent)}, which the host lacks",
             hint=f"as root: apt-get install uidmap; {_ADVICE}",
         )
     return IdMap(
@@ -111,7 +111,7 @@ _SWITCHES: Final = {
 def _check_kernel() -> None:
     """SandboxError where a setting of the kernel forbids what we need."""
     if not Path("/proc/self/ns/user").exists():
-        raise SandboxError("RUN without root needs user namespaces, which this kernel lacks", hint=_ADVICE[3:])
+        raise SandboxError("building without root needs user namespaces, which this kernel lacks", hint=_ADVICE[3:])
     for name, (forbidding, setting) in _SWITCHES.items():
         try:
             value = Path(name).read_text(encoding="ascii").strip()
@@ -120,6 +120,6 @@ def _check_kernel() -> None:
         if value == forbidding:
             key = setting.partition("=")[0]
             raise SandboxError(
-                f"RUN without root needs user namespaces, which {key}={value} forbids",
+                f"building without root needs user namespaces, which {key}={value} forbids",
                 hint=f"as root: sysctl -w {setting} (and in /etc/sysctl.d, to last); {_ADVICE}",
             )
