@@ -30,6 +30,8 @@ _COARSE_NS: Final = 2_000_000_000
 _SPARE: Final = 10_000
 """Entries of files that this build did not look at; beyond that they are dropped."""
 
+_HEXADECIMAL: Final = frozenset("0123456789abcdef")
+
 _Entry: TypeAlias = tuple[int, int, int, int, int, str]
 """Device, inode, size, mtime and ctime in nanoseconds; the content's sha256 in hexadecimal digits."""
 
@@ -54,7 +56,7 @@ class FileDigests:
         stamp = (source.device, source.inode, source.size, source.mtime_ns, source.ctime_ns)
         path = source.path.decode(errors="surrogateescape")
         known = root.entries.get(path)
-        if known is not None and tuple(known[:5]) == stamp:
+        if known is not None and _is_entry(known) and tuple(known[:5]) == stamp:
             root.seen[path] = known
             return bytes.fromhex(known[5])
         digest = content_digest(file, opened)
@@ -106,6 +108,13 @@ class _Root:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def _is_entry(value: object) -> bool:
+    """Whether what lies in the memory is what was written there."""
+    if not isinstance(value, list | tuple) or len(value) != 6 or not isinstance(value[5], str):
+        return False
+    return len(value[5]) == 64 and not set(value[5]) - _HEXADECIMAL
 
 
 def content_digest(file: File, opened: Sources) -> bytes:
