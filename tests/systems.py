@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
-import time
 from pathlib import Path
 
 from firekiln.errors import FirekilnError
 from firekiln.rootfs.tree import Directory, Node
-from firekiln.sandbox import cgroup
 from firekiln.sandbox.subids import is_host_root, own_map
 from trees import file, folder, link
 
@@ -55,28 +52,3 @@ def left_behind(folder_of_layers: Path) -> tuple[list[str], list[str], list[int]
     listed = subprocess.run(["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True).stdout
     loops = [line for line in listed.splitlines() if line.startswith(str(folder_of_layers))]
     return mounts, loops, spawners_of(os.getpid())
-
-
-def forsaken_groups() -> list[Path]:
-    """Our control groups on this host whose runner is gone: nobody has locked them. Other builds may be under way."""
-    places = {place.folder for name in ("pids", "memory", "cpu") if (place := cgroup.find(name))}
-    deadline = time.monotonic() + 2  # one that was just made is not locked yet
-    while found := [group for place in places for group in place.glob("firekiln-*") if not _locked(group)]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    return found
-
-
-def _locked(folder: Path) -> bool:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return True  # gone meanwhile
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

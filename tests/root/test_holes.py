@@ -20,7 +20,7 @@ import pytest
 from building import BUSYBOX, Builds, write_base
 from firekiln.errors import BuildError, DockerfileError, FirekilnError, StepFailedError
 from firekiln.sandbox import cgroup
-from systems import forsaken_groups, may_isolate, spawners_of
+from systems import may_isolate, spawners_of
 
 pytestmark = [
     pytest.mark.root,
@@ -54,17 +54,39 @@ def state(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.fixture
-def builds(tmp_path) -> Iterator[Builds]:
+def groups(monkeypatch) -> list[Path]:
+    """The control groups that this test's builds make."""
+    made = []
+    original = cgroup._made
+
+    @contextlib.contextmanager
+    def noted(place: Path) -> Iterator[Path]:
+        with original(place) as folder:
+            made.append(folder)
+            yield folder
+
+    monkeypatch.setattr(cgroup, "_made", noted)
+    return made
+
+
+@pytest.fixture
+def builds(tmp_path, groups) -> Iterator[Builds]:
     made = Builds(tmp_path)
     write_base(made.context / "base")
     for program in "ln mv find head sleep seq yes grep".split():
         (made.context / "base/bin" / program).symlink_to("busybox")
-    mounts = Path("/proc/self/mounts").read_text()
+    before = mounts_of(tmp_path)
     yield made
-    assert Path("/proc/self/mounts").read_text() == mounts
+    assert mounts_of(tmp_path) == before
     assert spawners_of(os.getpid()) == []
-    assert forsaken_groups() == []
+    assert not any(group.exists() for group in groups)
     assert list((made.root / "tmp").glob("*/*")) == []
+
+
+def mounts_of(folder: Path) -> list[str]:
+    """The host's mounts in the folder, or made by a step. Others may come and go."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if str(folder) in line or line.startswith("of-a-step ")]
 
 
 def said(builds: Builds) -> str:
@@ -160,7 +182,7 @@ def test_a_mount_has_no_propagation_to_choose(builds, canary, option):
 def test_not_even_an_insecure_step_s_mounts_reach_the_host(builds, canary):
     text = (
         f"{BASE}RUN --security=insecure --mount=type=cache,target=/c,id=c "
-        "mount --make-rshared / ; mkdir -p /c/m /m && mount -t tmpfs x /c/m && mount -t tmpfs x /m && touch /c/m/x\n"
+        "mount --make-rshared / ; mkdir -p /c/m /m && mount -t tmpfs of-a-step /c/m && mount -t tmpfs of-a-step /m && touch /c/m/x\n"
     )
     with pytest.raises(BuildError, match=r"security\.insecure is not allowed"):
         builds.build(text)

@@ -17,7 +17,7 @@ from firekiln.sandbox import NamespaceRunner, cgroup
 from firekiln.sandbox.limits import Limits, Ulimit
 from firekiln.sandbox.runner import PROCESSES
 from firekiln.sandbox.runner import _pid_max_is_private as pid_max_is_private
-from systems import forsaken_groups, spawners_of
+from systems import spawners_of
 
 pytestmark = pytest.mark.root
 
@@ -179,4 +179,3 @@ def test_control_groups_of_a_killed_build_go_with_the_next_one(base, tmp_path, r
     with NamespaceRunner(tmp_path) as later:
         assert run("true", on=later, limits=Limits(memory=64 * MIB)).status == 0
     assert not group.exists()
-    assert forsaken_groups() == []
