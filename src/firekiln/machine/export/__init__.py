@@ -10,9 +10,11 @@ from firekiln.machine.export.output import (
     OciArchive,
     Output,
     Qcow2,
+    Raw,
     Squashfs,
     Tar,
     parse_output,
+    with_verity,
 )
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "OciArchive",
     "Output",
     "Qcow2",
+    "Raw",
     "Request",
     "Squashfs",
     "Tar",
     "export",
     "parse_output",
+    "with_verity",
 ]

@@ -6,13 +6,14 @@ All of it is pure: from a kernel, a format and names to words and bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
 from firekiln.machine.export.flat import INIT
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
+from firekiln.machine.export.verity import Verity
 from firekiln.machine.initramfs import KernelModule
 from firekiln.machine.kernel import Kernel
 from firekiln.machine.qemu import COMMAND_LINE
@@ -21,6 +22,7 @@ from firekiln.oci.config import Json
 
 _MODULES: Final = "virtio_mmio virtio_pci virtio_rng virtio_net"
 """What every flat image may want, its root file system aside."""
+VERITY_MODULES: Final = ("sha256_ssse3", "dm_verity")
 _FIRECRACKER: Final = (
     *("reboot=k" if word.startswith("reboot=") else word for word in COMMAND_LINE),
     *("i8042.noaux", "i8042.nomux", "i8042.dumbkbd"),
@@ -30,11 +32,12 @@ _FIRECRACKER: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booting:
-    """How the image of `output` is booted by `kernel`. `linked` is `Flat.linked`."""
+    """How the image of `output` is booted by `kernel`. `linked` is `Flat.linked`; by `verity` its root is checked."""
 
     output: FileSystem
     kernel: Kernel
     linked: bool
+    verity: Verity | None = None
 
     def command_line(self) -> str:
         """The kernel's words for any VMM with a serial console, whose only disk the image is."""
@@ -63,8 +66,9 @@ class Booting:
 
     def _words(self) -> tuple[str, ...]:
         kind = () if self._type is None else (f"rootfstype={self._type}",)
+        check = () if self.verity is None else (self.verity.word,)
         init = "rdinit" if self._type is None else "init"
-        return kind if self.linked else (*kind, f"{init}={INIT}")
+        return (*kind, *check) if self.linked else (*kind, *check, f"{init}={INIT}")
 
     @property
     def _type(self) -> str | None:
@@ -72,7 +76,7 @@ class Booting:
 
     @property
     def _writable(self) -> bool:
-        return self._type == "ext4"
+        return self._type == "ext4" and self.verity is None
 
 
 def root_type(output: FileSystem) -> str | None:
@@ -94,6 +98,13 @@ def modules(kernel: Kernel, output: FileSystem) -> Sequence[KernelModule]:
     """The modules without which this kernel doesn't come to, or not far with, an image of that format."""
     kind = root_type(output)
     wanted = _MODULES.split() + ([] if kind is None else ["virtio_blk", kind, "overlay"])
+    if not isinstance(output, Cpio) and output.verity:
+        wanted += VERITY_MODULES
+    return loaded(kernel, wanted)
+
+
+def loaded(kernel: Kernel, wanted: Iterable[str]) -> Sequence[KernelModule]:
+    """These modules of the kernel and what they need, in the order of loading."""
     return [KernelModule(name=module.path.name, data=module.path.read_bytes()) for module in kernel.modules_for(wanted)]
 
 

@@ -1,19 +1,30 @@
-"""Files that appear whole: written beside their final name, made durable, and renamed all at once."""
+"""Files that appear whole: written without a name, made durable, and named all at once.
+
+Where the file system has no files without names (NFS, some overlays), and for folders, the name is a hidden one,
+`.NAME.firekiln-…`, whose lock says that its writer lives. What a killed writer left is removed by the next one.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from firekiln.errors import ExportError
-from firekiln.store.durable import fsync_directory, fsync_file, is_full
+from firekiln.store.durable import fsync_directory, is_full
+
+_DESCRIPTORS: Final = Path("/proc/self/fd")
+_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+"""What a file system without O_TMPFILE answers."""
 
 
 @contextmanager
@@ -48,31 +59,54 @@ def check_file(dest: Path) -> Path:
     return real
 
 
+def inherited(path: Path) -> Sequence[int]:
+    """The descriptors that a child must get (`pass_fds`) to open `path`, a file's without a name."""
+    return (int(path.name),) if path.parent == _DESCRIPTORS else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _New:
+    """A file on its way to `dest`: to be opened at `path`, locked by `fd`."""
+
+    dest: Path
+    path: Path
+    fd: int
+
+    @property
+    def named(self) -> bool:
+        return self.path.parent != _DESCRIPTORS
+
+
 class NewFiles:
-    """Files under temporary names, each beside where it is to be. `commit` gives them their names.
+    """Files that are nowhere to be seen until `commit` gives them their names.
 
     Left without `commit`, nothing remains and what lay there before is untouched. The first file made is named last:
     whoever sees it sees all of them.
     """
 
     def __init__(self) -> None:
-        self._files: list[tuple[Path, Path]] = []
+        self._files: list[_New] = []
         self._stale: list[Path] = []
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for temporary, _ in self._files:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+        self._cleanup.close()
 
     def add(self, dest: Path) -> Path:
-        """A name, not taken, for what will be `dest`."""
+        """Where to write what will be `dest`: an empty file is there."""
         real = check_file(dest)
-        temporary = real.with_name(f".{real.name[:200]}.{secrets.token_hex(6)}")
-        self._files.append((temporary, real))
-        return temporary
+        with export_errors(dest):
+            new = self._new(real)
+        self._files.append(new)
+        return new.path
+
+    def scratch(self, dest: Path) -> Path:
+        """An empty file on the disk of `dest`, which goes in the end."""
+        with export_errors(dest):
+            return self._new(check_file(dest)).path
 
     def write(self, dest: Path, data: bytes) -> None:
         """A small file."""
@@ -84,19 +118,30 @@ class NewFiles:
         self._stale.append(dest)
 
     def commit(self) -> None:
-        for temporary, dest in self._files:
-            with export_errors(dest):
-                fsync_file(temporary)
+        for new in self._files:
+            with export_errors(new.dest):
+                os.fsync(new.fd)
         for stale in self._stale:
             with export_errors(stale), suppress(FileNotFoundError):
                 stale.unlink()
-        for temporary, dest in reversed(self._files):
-            with export_errors(dest):
-                temporary.replace(dest)
-        for folder in {dest.parent for _, dest in self._files}:
+        for new in reversed(self._files):
+            with export_errors(new.dest):
+                _give_name(new)
+        for folder in {new.dest.parent for new in self._files}:
             with export_errors(folder):
                 fsync_directory(folder)
         self._files.clear()
+
+    def _new(self, dest: Path) -> _New:
+        _sweep(dest)
+        fd = _unnamed(dest.parent)
+        if fd is None:
+            path, fd = _hidden(dest)
+            self._cleanup.callback(path.unlink, missing_ok=True)
+        else:
+            path = _DESCRIPTORS / str(fd)
+        self._cleanup.callback(os.close, fd)
+        return _New(dest=dest, path=path, fd=fd)
 
 
 @contextmanager
@@ -105,24 +150,91 @@ def new_folder(dest: Path) -> Iterator[int]:
 
     ExportError where there is something else; nothing remains of a folder whose block failed.
     """
-    with export_errors(dest):
+    with ExitStack() as cleanup, export_errors(dest):
         real = Path(os.path.realpath(dest))
         if real.exists() and not real.is_dir():
             raise ExportError(f"cannot write {dest}: it is no folder")
         if real.is_dir() and any(real.iterdir()):
             raise ExportError(f"cannot write {dest}: the folder is not empty", hint="empty it, or name another")
         real.parent.mkdir(parents=True, exist_ok=True)
-        temporary = real.with_name(f".{real.name[:200]}.{secrets.token_hex(6)}")
-        temporary.mkdir(mode=0o700)
+        _sweep(real)
+        temporary, fd = _hidden(real, folder=True)
+        cleanup.callback(os.close, fd)
+        cleanup.callback(shutil.rmtree, temporary, ignore_errors=True)
+        yield fd
+        temporary.replace(real)  # an empty folder gives way, another one's content never does
+        fsync_directory(real.parent)
+
+
+def _unnamed(folder: Path) -> int | None:
+    """A locked file without a name in the folder; None where the file system, or a host without /proc, has none."""
     try:
-        fd = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            with export_errors(dest):
-                yield fd
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED:
+            return None
+        raise
+    if not (_DESCRIPTORS / str(fd)).exists():
+        os.close(fd)
+        return None
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _hidden(dest: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """A new file or folder beside `dest`, and a descriptor that locks it."""
+    while True:
+        path = _hidden_name(dest)
+        if folder:
+            path.mkdir(mode=0o700)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        else:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return path, fd
+        os.close(fd)  # somebody swept it away before it was locked
+
+
+def _hidden_name(dest: Path) -> Path:
+    return dest.with_name(f".{dest.name[:200]}.firekiln-{secrets.token_hex(6)}")
+
+
+def _give_name(new: _New) -> None:
+    path = new.path
+    if not new.named:
+        path = new.dest if not new.dest.exists() else _hidden_name(new.dest)
+        folder = os.open(_DESCRIPTORS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # a descriptor to start from makes Python call linkat(2), which follows
+            os.link(new.path.name, path, src_dir_fd=folder, follow_symlinks=True)
         finally:
-            os.close(fd)
-        with export_errors(dest):
-            temporary.replace(real)  # an empty folder gives way, another one's content never does
-            fsync_directory(real.parent)
+            os.close(folder)
+    if path != new.dest:
+        path.replace(new.dest)
+
+
+def _sweep(dest: Path) -> None:
+    """Remove what killed writers of `dest` have left."""
+    pattern = re.compile(rf"\.{re.escape(dest.name[:200])}\.firekiln-[0-9a-f]{{12}}")
+    for entry in list(os.scandir(dest.parent)):
+        if pattern.fullmatch(entry.name) and (
+            entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+        ):
+            _remove_unlocked(Path(entry.path))
+
+
+def _remove_unlocked(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # gone, or another user's
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:  # its writer lives, or it is another user's
+        return
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(fd)

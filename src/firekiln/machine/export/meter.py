@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,13 +17,21 @@ _PATIENCE = 1.0
 _INTERVAL = 0.2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What is under way: how far it is, and how large, by its tree's content where `total` is not known."""
+
+    measure: Callable[[], int] = lambda: 0
+    tree: Tree | None = None
+    total: int | None = None
+
+
 class Meter:
     """Reports to `progress` what `watch`, `count` or `counted` say, once the work has taken longer than a second."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._measure: Callable[[], int] = lambda: 0
-        self._total: Callable[[], int] | None = None
+        self._work = _Work()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
@@ -38,35 +47,41 @@ class Meter:
 
     def watch(self, path: Path, tree: Tree | None = None) -> None:
         """What `path` occupies of the disk is what is done. With `tree`, its content is all that there will be."""
-        self._total = (lambda: content_bytes(tree)) if tree is not None else None
-        self._measure = lambda: _occupied(path)
+        self._work = _Work(measure=lambda: _occupied(path), tree=tree)
 
-    def counted(self, data: Iterable[bytes], tree: Tree | None = None) -> Iterator[bytes]:
+    def counted(self, data: Iterable[bytes], tree: Tree | None = None, *, total: int | None = None) -> Iterator[bytes]:
         """The same pieces, counted as they pass."""
-        self.count(0, tree)
+        self.count(0, tree, total=total)
         done = 0
         for piece in data:
             done += len(piece)
-            self.count(done, tree)
+            self.count(done, tree, total=total)
             yield piece
 
-    def count(self, done: int, tree: Tree | None = None) -> None:
-        """So many bytes are done."""
-        self._total = (lambda: content_bytes(tree)) if tree is not None else None
-        self._measure = lambda: done
+    def count(self, done: int, tree: Tree | None = None, *, total: int | None = None) -> None:
+        """So many bytes are done, of `total` or of the tree's content."""
+        self._work = _Work(measure=lambda: done, tree=tree, total=total)
+
+    def hashed(self, done: int, total: int) -> None:
+        """As `count`, for those who call with both."""
+        self.count(done, total=total)
 
     def _run(self) -> None:
         assert self._progress is not None
-        totals: dict[int, int] = {}
+        known: Tree | None = None
+        content = 0
         wait = _PATIENCE
         while not self._done.wait(wait):
             wait = _INTERVAL
-            done, make = self._measure(), self._total
+            work = self._work
+            done, total = work.measure(), work.total
             if not done:
                 continue
-            if make is not None and not totals:
-                totals[0] = make()
-            self._progress(done, totals.get(0) if make else None)
+            if work.tree is not None:
+                if work.tree is not known:
+                    known, content = work.tree, content_bytes(work.tree)
+                total = content
+            self._progress(done, total)
 
 
 def content_bytes(tree: Tree) -> int:

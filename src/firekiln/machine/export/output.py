@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias, assert_never
 
 from firekiln.errors import UsageError
 from firekiln.rootfs.compression import Compression
@@ -29,12 +29,15 @@ class Boot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ext4:
-    """`boot` None: nothing but the image's own files; so with all formats that have it."""
+    """`boot` None: nothing but the image's own files; `verity`: with a tree of hashes behind it, which PID 1 has
+    checked. So with all formats that have them.
+    """
 
     dest: str
     size: Size = field(default_factory=Size)
     label: str = ""
     uuid: str | None = None
+    verity: bool = False
     boot: Boot | None = field(default_factory=Boot)
 
 
@@ -47,12 +50,27 @@ class Qcow2:
     label: str = ""
     uuid: str | None = None
     compressed: bool = False
+    verity: bool = False
     boot: Boot | None = field(default_factory=Boot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A disk with a boot loader, a kernel and an ext4 file system: see disk.py. `append`: more words for the kernel."""
+
+    dest: str
+    size: Size = field(default_factory=Size)
+    label: str = ""
+    uuid: str | None = None
+    verity: bool = False
+    append: str = ""
+    boot: Boot = field(default_factory=Boot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erofs:
     dest: str
+    verity: bool = False
     boot: Boot | None = field(default_factory=Boot)
 
 
@@ -62,6 +80,7 @@ class Squashfs:
 
     dest: str
     compression: str = "zstd"
+    verity: bool = False
     boot: Boot | None = field(default_factory=Boot)
 
 
@@ -98,7 +117,7 @@ class Folder:
 
 FileSystem: TypeAlias = Ext4 | Qcow2 | Erofs | Squashfs | Cpio
 """Formats of one flat file system, which may boot."""
-Output: TypeAlias = FileSystem | Tar | OciArchive | Folder
+Output: TypeAlias = FileSystem | Raw | Tar | OciArchive | Folder
 
 
 def parse_output(text: str) -> Output:
@@ -118,6 +137,24 @@ def parse_output(text: str) -> Output:
     return made
 
 
+def with_verity(output: Output) -> Output:
+    """The same with `verity`. UsageError where the format can't."""
+    match output:
+        case Ext4() | Qcow2() | Erofs() | Squashfs() | Raw():
+            if output.boot is None:
+                raise UsageError("verity needs a command line for the root hash, and what doesn't boot has none")
+            return replace(output, verity=True)
+        case Cpio() | Tar() | OciArchive() | Folder():
+            hint = "ext4, erofs, squashfs, qcow2 and raw have it"
+            raise UsageError(f"--verity: {output.dest} is of a type without", hint=hint)
+        case _:
+            assert_never(output)
+
+
+_BARE: Final = frozenset({"verity"})
+"""Keys that may stand without a value."""
+
+
 def _fields(text: str) -> dict[str, str]:
     if text == STDOUT:
         return {"type": "tar", "dest": STDOUT}
@@ -131,12 +168,18 @@ def _fields(text: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     for part in parts:
         name, equals, value = part.partition("=")
+        if name in _BARE and not equals:
+            equals, value = "=", "true"
         if not equals or not name.strip():
             raise UsageError(f'--output {text}: invalid field "{part}" must be a key=value pair')
         fields[name.strip().lower()] = value
     if not fields:
         raise UsageError("--output: it is empty", hint="give a folder, or type=ext4,dest=FILE")
     return fields
+
+
+_TRUE: Final = frozenset({"true", "1", "yes"})
+_FALSE: Final = frozenset({"false", "0", "no"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,9 +205,17 @@ class _Words:
 
     def flag(self, key: str, *, default: bool) -> bool:
         value = self.take(key, str(default)).lower()
-        if value not in ("true", "false", "1", "0", "yes", "no"):
+        if value not in _TRUE | _FALSE:
             raise UsageError(f"--output {self.text}: {key} is true or false, not {value!r}")
-        return value in ("true", "1", "yes")
+        return value in _TRUE
+
+    def verity(self) -> bool:
+        wanted = self.flag("verity", default=False)
+        if wanted and self.fields.get("boot", "true").lower() in _FALSE:
+            raise UsageError(
+                f"--output {self.text}: verity needs a command line for the root hash, and what doesn't boot has none"
+            )
+        return wanted
 
     def boot(self) -> Boot | None:
         hostname = self.take("hostname")
@@ -211,8 +262,33 @@ def _ext4(words: _Words) -> Ext4:
         size=words.size(),
         label=words.take("label"),
         uuid=words.take("uuid") or None,
+        verity=words.verity(),
         boot=words.boot(),
     )
+
+
+def _raw(words: _Words) -> Raw:
+    append = words.take("append")
+    if re.search(r"[^ -~]|[\\'\"${}|&;<>#]", append):
+        raise UsageError(f"--output {words.text}: append has characters that GRUB would take for its own")
+    made = _ext4(words)
+    if made.boot is None:
+        raise UsageError(
+            f"--output {words.text}: a disk of type=raw is made to boot", hint="type=ext4,boot=false has data only"
+        )
+    return Raw(
+        dest=made.dest,
+        size=made.size,
+        label=made.label,
+        uuid=made.uuid,
+        verity=made.verity,
+        append=append,
+        boot=made.boot,
+    )
+
+
+def _erofs(words: _Words) -> Erofs:
+    return Erofs(dest=words.dest(), verity=words.verity(), boot=words.boot())
 
 
 def _qcow2(words: _Words) -> Qcow2:
@@ -225,6 +301,7 @@ def _qcow2(words: _Words) -> Qcow2:
         label=words.take("label"),
         uuid=words.take("uuid") or None,
         compressed=compression == "zlib",
+        verity=words.verity(),
         boot=words.boot(),
     )
 
@@ -236,15 +313,16 @@ def _squashfs(words: _Words) -> Squashfs:
             f"--output {words.text}: squashfs has no compression {compression}",
             hint=f"it is {', '.join(SQUASHFS_COMPRESSIONS)}",
         )
-    return Squashfs(dest=words.dest(), compression=compression, boot=words.boot())
+    return Squashfs(dest=words.dest(), compression=compression, verity=words.verity(), boot=words.boot())
 
 
 _TYPES: Final[Mapping[str, Callable[[_Words], Output]]] = {
     "ext4": _ext4,
-    "erofs": lambda words: Erofs(dest=words.dest(), boot=words.boot()),
+    "erofs": _erofs,
     "squashfs": _squashfs,
     "cpio": lambda words: Cpio(dest=words.dest(), compression=words.compression(Compression.NONE), boot=words.boot()),
     "qcow2": _qcow2,
+    "raw": _raw,
     "tar": lambda words: Tar(dest=words.dest(STDOUT), compression=words.compression(Compression.NONE)),
     "oci": lambda words: OciArchive(
         dest=words.dest(STDOUT), compression=words.compression(Compression.GZIP), name=words.take("name")
@@ -256,5 +334,4 @@ _LATER: Final[Mapping[str, str]] = {
     "docker": "images stay in firekiln's own store; type=oci gives an archive that others load",
     "image": "images are kept in the store anyway; name them with -t",
     "registry": "registries are not supported yet",
-    "raw": "partitioned disks are not supported yet; type=ext4 is a disk without partitions",
 }

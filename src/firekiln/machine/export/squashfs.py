@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from firekiln.errors import ExportError
+from firekiln.machine.export.files import inherited
 from firekiln.machine.export.meter import Meter
 from firekiln.machine.export.programs import check, find_program
 from firekiln.rootfs import tar
@@ -34,7 +35,7 @@ _INODE: Final = struct.Struct("<HHHI")
 
 
 def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
-    """Write `tree` to the new file `path`. Whole seconds only, no sockets, no extended attributes of the root itself.
+    """Write `tree` to the empty file `path`. Whole seconds only, no sockets, no extended attributes of the root itself.
 
     The same Tree gives the same bytes, where mksquashfs is the same. ExportError, MissingProgramError, RootfsError.
     """
@@ -46,7 +47,12 @@ def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}  # as -mkfs-time
     meter.watch(path)
     with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        pass_fds=inherited(path),
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None

@@ -3,6 +3,7 @@
 from firekiln.machine.kernel.catalog import (
     Kernel,
     Module,
+    bzimage_file,
     default_kernel,
     generic_kernels,
     intact_kernel,
@@ -14,6 +15,7 @@ from firekiln.machine.kernel.debian import pull, pull_generic
 __all__ = [
     "Kernel",
     "Module",
+    "bzimage_file",
     "default_kernel",
     "generic_kernels",
     "intact_kernel",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firekiln.errors import MachineError
-from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf
+from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf, payload
 from firekiln.machine.kernel.modules import load_order
 from firekiln.store import Store
 from firekiln.store.durable import fsync_directory
@@ -111,17 +111,27 @@ def _all(root: Path) -> list[Kernel]:
     return sorted((_read(folder) for folder in _folders(root)), key=_rank, reverse=True)
 
 
-def default_kernel(root: Path, architecture: str) -> Kernel | None:
-    """The kernel that a machine of `architecture` boots where the user names none; None where the store has none."""
-    return next((kernel for kernel in kernels(root) if kernel.architecture == architecture), None)
+def default_kernel(
+    root: Path, architecture: str, *, generic: bool = False, features: frozenset[str] = frozenset()
+) -> Kernel | None:
+    """The kernel that a machine of `architecture` boots where the user names none, or a disk carries where `generic`.
+
+    None where the store has none with these `features`.
+    """
+    for kernel in generic_kernels(root) if generic else kernels(root):
+        if kernel.architecture == architecture and features <= kernel.features:
+            return kernel
+    return None
 
 
-def intact_kernel(store: Store, architecture: str) -> Kernel | None:
+def intact_kernel(
+    store: Store, architecture: str, *, generic: bool = False, features: frozenset[str] = frozenset()
+) -> Kernel | None:
     """As `default_kernel`, but each file's bytes are those that the description says; damaged kernels are set aside."""
     for folder in _folders(store.root):
         if not _is_described(folder):
             store.integrity.set_aside(folder)
-    while (kernel := default_kernel(store.root, architecture)) is not None:
+    while (kernel := default_kernel(store.root, architecture, generic=generic, features=features)) is not None:
         folder = kernel.image.parent
         document = json.loads((folder / _DESCRIPTION).read_bytes())
         files = (document["image"], *document["modules"])
@@ -152,10 +162,7 @@ def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
 
     MachineError where it is neither. Nothing is known of modules: such a kernel must have all drivers built in.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MachineError(f"{path}: the kernel cannot be read: {error.strerror}") from error
+    data = _bytes_of(path)
     digest = hashlib.sha256(data).hexdigest()
     image = path.absolute()
     if not data.startswith(ELF_MAGIC):
@@ -168,6 +175,21 @@ def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
                 _write(made, elf)
                 made.replace(image)
     return Kernel(kind="file", version=path.name, architecture=architecture, digest=f"sha256:{digest}", image=image)
+
+
+def bzimage_file(path: Path, architecture: str) -> Kernel:
+    """The kernel of a file that the user names, as boot loaders want it: a bzImage. MachineError where it is none."""
+    data = _bytes_of(path)
+    payload(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return Kernel(kind="file", version=path.name, architecture=architecture, digest=f"sha256:{digest}", image=path)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MachineError(f"{path}: the kernel cannot be read: {error.strerror}") from error
 
 
 def _folder(root: Path) -> Path:
