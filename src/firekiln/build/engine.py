@@ -14,7 +14,7 @@ from firekiln.build.caches import Caches
 from firekiln.build.cachespec import CacheFrom, CacheTo
 from firekiln.build.check import load, plan_definition
 from firekiln.build.context import Context
-from firekiln.build.events import Events, Warned
+from firekiln.build.events import Events, Status, Warned
 from firekiln.build.graph import ExecOp, Plan, Vertex
 from firekiln.build.image import compose, timestamp
 from firekiln.build.operations import GraphOperations
@@ -25,6 +25,7 @@ from firekiln.build.runner import Runner
 from firekiln.build.solver import Solved, Solver
 from firekiln.build.sources import ImageSource, Resolver
 from firekiln.errors import BuildError, FirekilnError, ImageNotFoundError
+from firekiln.oci.reference import Reference
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
 from firekiln.values import dataclass
@@ -89,9 +90,15 @@ class Engine:
             caches = self._caches(request)
             with Staging(self._store) as staging:
                 solved = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
-                with self._events.running("exporting to image"):
+                with self._events.running("exporting to image") as task:
                     staging.flush()
+                    self._events.emit(Status(task=task, name="exporting layers", done=True))
                     image = self._export(made, solved, request)
+                    self._events.emit(Status(task=task, name=f"writing image {image.digest}", done=True))
+                    for name in request.tags:
+                        self._events.emit(
+                            Status(task=task, name=f"naming to {Reference.parse(name).tagged()}", done=True)
+                        )
                 for wanted in request.cache_to:
                     self._export_cache(wanted, caches, image)
         return Built(image=image, plan=made)
