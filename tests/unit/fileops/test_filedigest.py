@@ -131,7 +131,7 @@ def test_a_memory_that_is_damaged_costs_work_only(context, text):
 def test_entries_that_make_no_sense_are_read_again(context):
     first = context.key()
     document = json.loads(context.file.read_bytes())
-    document["files"] = {"a": None, "b": document["files"]["b"][:5] + ["no digits"]}
+    document["files"] = {"a": None, "b": [*document["files"]["b"][:5], "no digits"]}
     context.file.write_text(json.dumps(document))
     assert context.key() == first
     assert context.read == ["a", "b"]
@@ -155,7 +155,7 @@ def test_files_that_are_long_gone_are_forgotten(context, monkeypatch):
     (context.folder / "d").write_text("d")
     context.key()
     assert set(json.loads(context.file.read_bytes())["files"]) == {"a", "b", "c", "d"}
-    monkeypatch.setattr(filedigest, "_SPARE", -1)
+    monkeypatch.setattr(filedigest, "_SPARE", -2)
     (context.folder / "e").write_text("e")
     context.key()
     assert set(json.loads(context.file.read_bytes())["files"]) == {"c", "d", "e"}
