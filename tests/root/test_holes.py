@@ -182,7 +182,8 @@ def test_a_mount_has_no_propagation_to_choose(builds, canary, option):
 def test_not_even_an_insecure_step_s_mounts_reach_the_host(builds, canary):
     text = (
         f"{BASE}RUN --security=insecure --mount=type=cache,target=/c,id=c "
-        "mount --make-rshared / ; mkdir -p /c/m /m && mount -t tmpfs of-a-step /c/m && mount -t tmpfs of-a-step /m && touch /c/m/x\n"
+        "mount --make-rshared / ; mkdir -p /c/m /m && mount -t tmpfs of-a-step /c/m && "
+        "mount -t tmpfs of-a-step /m && touch /c/m/x\n"
     )
     with pytest.raises(BuildError, match=r"security\.insecure is not allowed"):
         builds.build(text)
