@@ -50,7 +50,7 @@ names = st.one_of(
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 # posix_acl_xattr_header, entries (tag, permissions, id): rw- for the owner, r-- for user 7, rw- mask, r-- others:
 ACL = struct.pack("<I" + "HHI" * 5, 2, 1, 6, NOBODY, 2, 4, 7, 4, 4, NOBODY, 16, 6, NOBODY, 32, 4, NOBODY)
-values = st.binary(min_size=1, max_size=300)
+values = st.binary(max_size=300)
 privileged = {
     b"security.capability": st.just(CAPABILITY),
     b"system.posix_acl_access": st.just(ACL),

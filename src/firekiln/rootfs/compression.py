@@ -53,6 +53,12 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # i
 )
 
 
+MAX_RATIO: Final = 250
+"""Layers are decompressed to 2 to 10 times their size; a disk image with much room in it may be 1000 times as large."""
+UNSUSPECTED: Final = 16 << 30
+"""Up to so many bytes nobody asks how small they were."""
+
+
 class Readable(Protocol):
     """Whatever gives bytes: at most `size`, none at the end."""
 
@@ -88,12 +94,22 @@ class Decompressed:
         return RootfsError(f"{self._name}: the {self.compression} stream is damaged or cut off ({error})")
 
 
-def decompress(source: Readable, out: str | os.PathLike[str], *, limit: int, name: str = "archive") -> Written:
+def decompress(
+    source: Readable,
+    out: str | os.PathLike[str],
+    *,
+    limit: int,
+    ratio: int = MAX_RATIO,
+    unsuspected: int = UNSUSPECTED,
+    name: str = "archive",
+) -> Written:
     """Write the plain bytes of `source` to the file `out`; their digest is a layer's diff_id.
 
-    RootfsError for a damaged stream and beyond `limit` bytes; what was written until then is left to the caller.
+    RootfsError for a damaged stream, beyond `limit` bytes, and beyond `unsuspected` ones if they are more than `ratio`
+    times those of `source` that were read; what was written until then is left to the caller.
     """
-    stream = Decompressed(source, name=name)
+    counted = _Counted(source)
+    stream = Decompressed(counted, name=name)
     with ExitStack() as cleanup:
         fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         cleanup.callback(os.close, fd)
@@ -102,6 +118,9 @@ def decompress(source: Readable, out: str | os.PathLike[str], *, limit: int, nam
             file.write(data)
             if file.position > limit:
                 raise RootfsError(f"{name}: more than {limit} bytes when decompressed")
+            if file.position > unsuspected and file.position > ratio * counted.bytes:
+                what = f"{file.position} bytes and more out of {counted.bytes} compressed ones"
+                raise RootfsError(f"{name}: {what}: a decompression bomb?", hint="decompress it if it is meant")
         return Written(digest=file.digest(), size=file.position)
 
 
@@ -124,6 +143,19 @@ def compressed(data: Iterable[bytes], kind: Compression) -> Iterator[bytes]:
     for piece in data:
         yield encoder.compress(piece)
     yield encoder.flush()
+
+
+class _Counted:
+    """A Readable that knows how many bytes it gave."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.bytes = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        self.bytes += len(data)
+        return data
 
 
 class _Raw(io.RawIOBase):

@@ -12,6 +12,7 @@ import tarfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from archives import archive, member
 from firekiln.errors import RootfsError
 from firekiln.rootfs import tar
 from firekiln.rootfs.compare import differences
@@ -26,26 +27,6 @@ else:
     from backports import zstd
 
 many = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def archive(path, *members, form=tarfile.PAX_FORMAT, **options):
-    """An archive by Python's own writer: members are names with contents, or TarInfos."""
-    with tarfile.open(path, "w", format=form, **options) as out:
-        for member in members:
-            name, data = member if isinstance(member, tuple) else (member, b"")
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            if data:
-                info.size = len(data)
-            out.addfile(info, io.BytesIO(data))
-    return path
-
-
-def member(name, kind=tarfile.REGTYPE, **fields):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info
 
 
 def paths(tree):
@@ -147,6 +128,19 @@ def test_pax_carries_times_sizes_owners_and_xattrs(tmp_path):
     assert node.meta.xattrs == ((b"user.a", b"v"), (b"user.b ", b"v"))
 
 
+@pytest.mark.parametrize("name", [b"user.a", b"user.a=b", b"user.%3D", b"user.\xff="])
+@pytest.mark.parametrize("value", [b"", b"v", b"=\n\0", b"\xff" * 300])
+def test_xattrs_of_any_name_and_value_come_back(tmp_path, name, value):
+    write(folder({b"f": File.of(b"1", Meta(mode=0o644, xattrs=((name, value),)))}), tmp_path / "a.tar")
+    assert get(tar.read(tmp_path / "a.tar"), b"f").meta.xattrs == ((name, value),)
+
+
+def test_xattrs_that_no_reader_of_layers_would_take_are_refused(tmp_path):
+    xattrs = tuple((b"user.%02d" % number, b"v" * 65_536) for number in range(16))
+    with pytest.raises(RootfsError, match=r"/f: its extended header takes \d+ bytes"):
+        tar.digest(folder({b"f": File.of(b"1", Meta(mode=0o644, xattrs=xattrs))}))
+
+
 def test_notes_of_overlayfs_in_an_archive_are_dropped(tmp_path):
     headers = {"SCHILY.xattr.trusted.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.opaque": "y"}
     tree = tar.read(archive(tmp_path / "a.tar", member("d", tarfile.DIRTYPE, pax_headers=headers)), whiteouts=True)
@@ -202,13 +196,6 @@ def test_a_damaged_stream_is_one_clear_error(tmp_path, kind):
             tar.read(io.BytesIO(broken), spool=tmp_path / "spool", name="blob")
 
 
-def test_a_bomb_stops_at_the_limit(tmp_path):
-    bomb = io.BytesIO(gzip.compress(bytes(50 << 20)))
-    with pytest.raises(RootfsError, match="more than 1000000 bytes when decompressed"):
-        tar.read(bomb, spool=tmp_path / "spool", limits=tar.Limits(size=1_000_000))
-    assert (tmp_path / "spool").stat().st_size < 4 << 20
-
-
 def test_members_and_implied_directories_are_counted(tmp_path):
     path = archive(tmp_path / "a.tar", "/".join("a" * 100))
     with pytest.raises(RootfsError, match="more than 50 members"):
@@ -236,12 +223,6 @@ def test_a_whiteout_hides_the_layers_below_and_never_its_own(tmp_path, order):
     layer = tar.read(archive(tmp_path / "a.tar", *order), whiteouts=True)
     assert paths(layer) == [b"d", b"d/x", b"d/x/y"]
     assert get(layer, b"d/x").opaque
-
-
-@pytest.mark.parametrize("name", [".wh.", ".wh..", "d/.wh...", "d/.wh.."])
-def test_a_whiteout_of_a_parent_is_refused(tmp_path, name):
-    with pytest.raises(RootfsError, match="a whiteout of no name"):
-        tar.read(archive(tmp_path / "a.tar", name), whiteouts=True)
 
 
 @pytest.mark.parametrize(
@@ -296,22 +277,6 @@ def test_links_lead_within_the_root(tmp_path):
 def test_what_no_file_system_can_hold_is_a_clear_error(tmp_path, members, message):
     with pytest.raises(RootfsError, match=f"a.tar: .*{message}"):
         tar.read(archive(tmp_path / "a.tar", *members))
-
-
-def test_eight_exbibytes_of_hole_cost_nothing(tmp_path):
-    headers = {"GNU.sparse.map": "9223372036854775000,3", "GNU.sparse.size": str((1 << 63) - 1)}
-    node = get(tar.read(archive(tmp_path / "a.tar", (member("s", pax_headers=headers), b"end"))), b"s")
-    assert node.size == (1 << 63) - 1
-    assert node.extents[0].start == 9223372036854775000
-
-
-def test_a_negative_size_in_base_256_is_refused(tmp_path):
-    data = bytearray(archive(tmp_path / "a.tar", ("f", b"1")).read_bytes())
-    data[124:136] = b"\xff" * 11 + b"\xf0"
-    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 256 + sum(data[156:512]))
-    (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(RootfsError, match="the number -16 is out of range"):
-        tar.read(tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize("data", [b"no archive at all" * 100, b"short", b"\1" * 512])

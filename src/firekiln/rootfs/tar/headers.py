@@ -153,6 +153,8 @@ class _Walker:
         # adler32 holds 1 and the sum of all bytes modulo 65521 in its lower half: the fastest sum there is.
         total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(expected) + 8 * 0x20
         if expected.count(0) == 8 and not header.strip(b"\0"):
+            if self._archive[position + BLOCK : position + 2 * BLOCK].strip(b"\0"):
+                raise FormatError("a lone block of zeros, after which others would end or go on")
             return None
         if (total - _number(expected)) % 65521:
             raise FormatError("wrong checksum; is it a tar archive?")

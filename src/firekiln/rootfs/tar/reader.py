@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs import lookup
-from firekiln.rootfs.compression import Compression, Decompressed, Readable, decompress, detect
+from firekiln.rootfs.compression import MAX_RATIO, Compression, Decompressed, Readable, decompress, detect
 from firekiln.rootfs.inodes import collector_paused, shown
 from firekiln.rootfs.merge import squash
 from firekiln.rootfs.overlay import without_overlay
@@ -45,12 +45,14 @@ Archive: TypeAlias = str | os.PathLike[str] | Readable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may grow to: members (directories that are only implied count), bytes when decompressed, and
-    bytes of one path, which the kernel could not look up beyond PATH_MAX.
+    """What an archive may grow to: members (directories that are only implied count), bytes when decompressed, how
+    many times its size that may be (which nobody asks up to UNSUSPECTED bytes), and bytes of one path, which the
+    kernel could not look up beyond PATH_MAX.
     """
 
     members: int = 5_000_000
     size: int = 1 << 40
+    ratio: int = MAX_RATIO
     path: int = 4096
 
 
@@ -83,7 +85,7 @@ def read(
         if not plain:
             if spool is None:
                 raise ValueError("a compressed archive or a stream needs a file to lie in")
-            decompress(stream, spool, limit=limits.size, name=name)
+            decompress(stream, spool, limit=limits.size, ratio=limits.ratio, name=name)
     path = os.fspath(archive) if plain and isinstance(archive, str | os.PathLike) else os.fspath(spool or "")
     builder = _Builder(PathSource(path), name=name, whiteouts=whiteouts, below=below, limits=limits)
     with open(path, "rb") as file, collector_paused():  # noqa: PTH123 - ditto
@@ -134,7 +136,7 @@ class _Builder:
         if self._whiteouts and last.startswith(_WHITEOUT):
             self._white_out(entry, above, last)
             return
-        if self._whiteouts and above and above[0].startswith(_AUFS):
+        if self._whiteouts and _WHITEOUT in entry.path and self._below_whiteout(above, entry):
             return
         parent = self._directory(above, entry)
         node = self._node(entry)
@@ -195,6 +197,14 @@ class _Builder:
         if isinstance(known, Directory):
             # What the layer itself brings is not meant, whichever comes first.
             known.opaque = True
+
+    def _below_whiteout(self, above: list[bytes], entry: Entry) -> bool:
+        """Whether this is AUFS's own. RootfsError for what lies below any other whiteout."""
+        if above and above[0].startswith(_AUFS):
+            return True
+        if any(part.startswith(_WHITEOUT) for part in above):
+            raise self._error(entry.path, "it lies below a whiteout")
+        return False
 
     def _node(self, entry: Entry) -> Inode:
         if entry.type == headers.LINK:
