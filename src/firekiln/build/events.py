@@ -48,7 +48,9 @@ class Cached(_Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed(_Happened):
-    """The task ended well."""
+    """The task ended well. `size` is what it added to a file system: the bytes of its layers."""
+
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

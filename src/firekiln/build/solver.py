@@ -276,7 +276,7 @@ class Solver:
         self._events.emit(Started(task=task))
         solved = self._operations.run(vertex, inputs, keys, lock, task)
         self._made.update(dict.fromkeys(keys, solved))
-        self._events.emit(Completed(task=task))
+        self._events.emit(Completed(task=task, size=_added(inputs, solved)))
         return solved
 
     def _show_cached(self, vertex: Vertex) -> None:
@@ -287,6 +287,14 @@ class Solver:
     def _check_canceled(self) -> None:
         if self._cancel.is_set():
             raise CanceledError("canceled")
+
+
+def _added(inputs: Inputs, solved: Solved) -> int:
+    """Bytes of the layers that do not come from what the vertex stands on."""
+    below = inputs[0].digests if inputs and inputs[0] is not None else ()
+    layers = solved.layers or ()
+    stands = solved.digests[: len(below)] == below
+    return sum(layer.size for layer in (layers[len(below) :] if stands else layers))
 
 
 @contextmanager

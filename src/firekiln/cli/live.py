@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Final, TextIO, assert_never
 
 from firekiln.build.events import Cached, Canceled, Completed, Event, Failed, Output, Started, Status, Task, Warned
-from firekiln.cli.progress import amount, shown, warning_line
+from firekiln.cli.progress import amount, human_bytes, shown, warning_line
 
 _TAIL: Final = 4
 _FAILED_TAIL: Final = 20
@@ -111,7 +111,8 @@ class Live:
             case Cached():
                 yield self._paint("34", f" => CACHED {name}")
             case Completed():
-                yield self._paint("34", f" => {name}") + f" {event.at - row.started:.1f}s"
+                size = f", {human_bytes(event.size)}" if event.size else ""
+                yield self._paint("34", f" => {name}") + f" {event.at - row.started:.1f}s{size}"
             case Failed():
                 yield self._paint("31", f" => ERROR {name}: {_line(event.message)}")
                 yield from (f" => # {line}" for line in row.last(_FAILED_TAIL))

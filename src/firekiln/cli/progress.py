@@ -241,10 +241,13 @@ def amount(status: Status) -> str:
     """` 1.20MB / 3.40MB`: how far a part is, as far as it can be said."""
     if not status.current and not status.total:
         return ""
-    return f" {_bytes(status.current)}" + (f" / {_bytes(status.total)}" if status.total and not status.done else "")
+    return f" {human_bytes(status.current)}" + (
+        f" / {human_bytes(status.total)}" if status.total and not status.done else ""
+    )
 
 
-def _bytes(count: int) -> str:
+def human_bytes(count: int) -> str:
+    """`12.30MB`, as BuildKit's progress has it."""
     size, units = float(count), ["B", "kB", "MB", "GB"]
     while size >= 1000 and len(units) > 1:
         size /= 1000
