@@ -54,7 +54,7 @@ def become(who: user.Identity, *, insecure: bool) -> None:
     os.setresgid(who.gid, who.gid, who.gid)
     os.setresuid(who.uid, who.uid, who.uid)  # for another than root this clears what is permitted and effective
     if who.uid == 0 and not insecure:
-        held = CAPABILITIES & _permitted()
+        held = CAPABILITIES & syscalls.capget()
         syscalls.capset(effective=held, permitted=held, inheritable=0)
 
 
@@ -97,12 +97,6 @@ def _dropped(number: int) -> bool:
             raise
         return False
     return True
-
-
-def _permitted() -> int:
-    """The calling process's permitted capabilities as /proc/self/status has them."""
-    status = _read("/proc/self/status") or b""
-    return next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith(b"CapPrm:")), CAPABILITIES)
 
 
 def _program(name: str, path: str) -> str:

@@ -64,6 +64,8 @@ PR_CAPBSET_DROP: Final = 24
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+_CAPABILITY_VERSION: Final = 0x20080522  # linux/capability.h: the third, of 64-bit sets
+
 # The only numbers that differ between the architectures, by uname's machine: those of linux/keyctl.h, linux/seccomp.h.
 _KEYCTL: Final = {"x86_64": 250, "aarch64": 219}
 KEYCTL_JOIN_SESSION_KEYRING: Final = 1
@@ -120,9 +122,18 @@ def prctl(option: int, *arguments: int) -> int:
     return _check(_libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]))
 
 
+def capget() -> int:
+    """capget(2): the permitted set of the calling thread."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, data))
+    _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
+    return int(low | high << 32)
+
+
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2) on the calling thread, with version 3's 64-bit sets."""
-    header = struct.pack("=Ii", 0x20080522, 0)
+    """capset(2) on the calling thread."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     low, high = 0xFFFFFFFF, 32
     sets = (effective, permitted, inheritable)
     data = struct.pack("=6I", *(value & low for value in sets), *(value >> high for value in sets))
