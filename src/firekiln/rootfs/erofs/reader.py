@@ -54,7 +54,8 @@ from firekiln.rootfs.tree import (
 _MAX_CHUNKS = 1 << 26
 _MAX_METAS = 4096
 """How many metadata are remembered, so that files of one package share theirs."""
-_FLAT_PLAIN = int(Layout.FLAT_PLAIN)
+_PLAIN_EXTENDED = Layout.FLAT_PLAIN << 1 | 1
+_TYPE = 0o170000
 _EXTENDED_SIZE = INODE_EXTENDED.size
 _unpack_extended = INODE_EXTENDED.unpack_from
 _PADDING = 4096
@@ -150,6 +151,19 @@ class _Image:
             self.linked[nid] = node
         return node
 
+    def _file(self, nid: int) -> File | None:
+        """The node of an inode as most are: a file of one name, not sparse, without xattrs. None of any other."""
+        offset = self.metadata + nid * SLOT
+        if offset > self.size - _EXTENDED_SIZE or self.data[offset] != _PLAIN_EXTENDED:
+            return None
+        _, icount, mode, _, size, union, _, uid, gid, seconds, nanoseconds, nlink = _unpack_extended(self.data, offset)
+        start = union * self.block
+        if icount or nlink != 1 or mode & _TYPE != stat.S_IFREG or start + size > self.size:
+            return None
+        fields = (mode & 0o7777, uid, gid, seconds * 1_000_000_000 + nanoseconds, ())
+        meta = self.metas.get(fields) or self._meta(fields)
+        return File(meta=meta, size=size, extents=(Extent(0, size, self.source, start),) if size else ())
+
     def _inode(self, nid: int) -> _Inode:
         offset = self.metadata + nid * SLOT
         form = self.data[offset]
@@ -207,11 +221,6 @@ class _Image:
 
     def _extents(self, inode: _Inode) -> tuple[Extent, ...]:
         """Where the inode's data lie, all of it within the image."""
-        if inode.layout == _FLAT_PLAIN:  # nearly all files
-            size, offset = inode.size, inode.union * self.block
-            if offset + size > self.size:
-                raise ValueError("its data lie outside the image")
-            return (Extent(0, size, self.source, offset),) if size else ()
         extents = tuple(self._mapped(inode))
         for extent in extents:
             if extent.offset + extent.length > self.size:
@@ -221,6 +230,9 @@ class _Image:
     def _mapped(self, inode: _Inode) -> Iterator[Extent]:
         size = inode.size
         match inode.layout:
+            case Layout.FLAT_PLAIN:
+                if size:
+                    yield Extent(0, size, self.source, inode.union * self.block)
             case Layout.FLAT_INLINE:
                 cut = size - size % self.block
                 if cut:
@@ -291,8 +303,8 @@ class _Image:
             raise RootfsError(f"{self.path}: the EROFS directory {nid} is damaged ({error})") from None
         entries.pop(b".", None)
         entries.pop(b"..", None)
-        node = self.node
-        return {name: node(number) for name, number in entries.items()}
+        file, node = self._file, self.node
+        return {name: file(number) or node(number) for name, number in entries.items()}
 
 
 def _directory_block(data: bytes) -> Iterator[tuple[bytes, int]]:
