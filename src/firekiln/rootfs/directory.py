@@ -85,6 +85,11 @@ class _HostDirectory:
     def root(self) -> str:
         return self._path
 
+    @property
+    def descriptor(self) -> int:
+        """Held as long as anything of the Tree is."""
+        return self._fd
+
     def close(self) -> None:
         self._fd = -1
         self._close()
