@@ -11,7 +11,7 @@ import pytest
 
 from firekiln.build.context import LocalContext
 from firekiln.build.graph import Copy
-from firekiln.build.ops import filedigest
+from firekiln.build.ops import filedigest, hashing
 from firekiln.build.ops.content import copy_key
 from firekiln.build.ops.filedigest import FileDigests
 from firekiln.errors import RootfsError
@@ -168,3 +168,27 @@ def test_a_file_that_is_written_while_the_build_reads_it_ends_the_build(context,
     (context.folder / "a").write_text("something else")
     with pytest.raises(RootfsError, match="it was changed while it was being read"):
         erofs.write(tree, Path(tmp_path / "layer"))
+
+
+def test_much_is_hashed_in_several_processes_to_the_same_digests(context, monkeypatch):
+    monkeypatch.setattr(hashing, "_WORTHWHILE", 1e-9)
+    monkeypatch.setattr(hashing.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    (context.folder / "sub").mkdir()
+    for number in range(1, 51):
+        (context.folder / "sub" / f"{number}\n \udcff").write_bytes(b"x" * number * 1000)
+    with (context.folder / "sparse").open("wb") as file:
+        file.truncate(1 << 20)
+        file.seek(1 << 19)
+        file.write(b"data")
+    first = context.key()
+    assert context.read == []
+    monkeypatch.undo()
+    assert context.key() == first
+
+
+def test_a_file_that_another_process_finds_changed_is_left_to_the_caller(context, monkeypatch):
+    monkeypatch.setattr(hashing, "_WORTHWHILE", 1e-9)
+    tree = LocalContext(path=context.folder).tree()
+    sources = {name: tree.children[name.encode()].extents[0].source for name in ("a", "b")}
+    (context.folder / "a").write_text("something else")
+    assert set(hashing.hash_in_processes(sources)) <= {"b"}

@@ -91,6 +91,9 @@ def _entries(directory: Directory, prefix: bytes) -> list[tuple[bytes, Node]]:
 
 
 def _digest(entries: Iterable[tuple[bytes, Node]], context: FileDigests | None = None) -> str:
+    if context is not None:
+        entries = list(entries)
+        context.read_ahead(node for _, node in entries if isinstance(node, File))
     digest = hashlib.sha256()
     numbers: dict[int, int] = {}
     with Sources() as opened:

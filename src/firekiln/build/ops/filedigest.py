@@ -14,10 +14,12 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from firekiln.build.ops.hashing import hash_in_processes
 from firekiln.rootfs.content import Sources, read_exactly
 from firekiln.rootfs.directory import HostFile
 from firekiln.rootfs.tree import CHUNK, BytesSource, File
@@ -45,25 +47,38 @@ class FileDigests:
         self._began_ns = time.time_ns()
         self._roots: dict[str, _Root] = {}
 
+    def read_ahead(self, files: Iterable[File]) -> None:
+        """Hash those of `files` that are not known in several processes, where that is faster."""
+        unknown: dict[str, dict[str, HostFile]] = {}
+        for file in files:
+            source = file.extents[0].source if file.extents else None
+            if isinstance(source, HostFile) and self._root(source).known(source) is None:
+                unknown.setdefault(source.root, {})[_text(source.path)] = source
+        for root, sources in unknown.items():
+            self._roots[root].fresh.update(hash_in_processes(sources))
+
     def content(self, file: File, opened: Sources) -> bytes:
         """As `content_digest`; a file of the host is read only if it is not known."""
         source = file.extents[0].source if file.extents else None
         if not isinstance(source, HostFile):
             return content_digest(file, opened)
+        root = self._root(source)
+        path = _text(source.path)
+        known = root.known(source)
+        if known is not None:
+            root.seen[path] = (*_stamp(source), known)
+            return bytes.fromhex(known)
+        digest = root.fresh.get(path) or content_digest(file, opened)
+        if self._is_settled(source):
+            root.seen[path] = (*_stamp(source), digest.hex())
+            root.changed = True
+        return digest
+
+    def _root(self, source: HostFile) -> _Root:
         root = self._roots.get(source.root)
         if root is None:
             root = self._roots[source.root] = _Root(self._folder, source.root)
-        stamp = (source.device, source.inode, source.size, source.mtime_ns, source.ctime_ns)
-        path = source.path.decode(errors="surrogateescape")
-        known = root.entries.get(path)
-        if known is not None and _is_entry(known) and tuple(known[:5]) == stamp:
-            root.seen[path] = known
-            return bytes.fromhex(known[5])
-        digest = content_digest(file, opened)
-        if self._is_settled(source):
-            root.seen[path] = (*stamp, digest.hex())
-            root.changed = True
-        return digest
+        return root
 
     def save(self) -> None:
         """Remember what was read. That it could not be kept is no error: the next build reads again."""
@@ -79,14 +94,23 @@ class FileDigests:
 
 
 class _Root:
-    """What is known of one folder's files, by their paths in it; `seen` are those that this build looked at."""
+    """What is known of one folder's files, by their paths in it; `seen` are those that this build looked at.
+
+    `fresh` are digests that were just read.
+    """
 
     def __init__(self, folder: Path, root: str) -> None:
         name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
         self._path = folder / f"{name[:32]}.json"
         self.seen: dict[str, _Entry] = {}
+        self.fresh: dict[str, bytes] = {}
         self.changed = False
         self.entries = self._load()
+
+    def known(self, source: HostFile) -> str | None:
+        """The digest of a file that is as it was, in hexadecimal digits."""
+        entry = self.entries.get(_text(source.path))
+        return entry[5] if entry is not None and _is_entry(entry) and tuple(entry[:5]) == _stamp(source) else None
 
     def _load(self) -> dict[str, _Entry]:
         try:
@@ -108,6 +132,14 @@ class _Root:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
+
+
+def _stamp(source: HostFile) -> tuple[int, int, int, int, int]:
+    return source.device, source.inode, source.size, source.mtime_ns, source.ctime_ns
 
 
 def _is_entry(value: object) -> bool:
