@@ -134,22 +134,21 @@ class Resolver:
         return image
 
     def _ask(self, reference: str, platform: Platform) -> StoredImage:
-        damage: DamagedError | None = None
+        name = Reference.parse(reference).familiar
         unreached: RegistryError | None = None
         for source in self._sources:
             try:
                 image = source.resolve(reference, platform)
-            except DamagedError as error:  # the next source may have it whole
-                damage = error
-                continue
+            except DamagedError as error:  # what others have under that name may be another image
+                raise DamagedError(
+                    f"the image {name} is damaged: {error.message}",
+                    hint=f"build or pull {name} again, or have it fetched anew after `firekiln rmi {name}`",
+                ) from error
             except RegistryError as error:  # without a network there are other ways to some bases
                 unreached = error
                 continue
             if image is not None:
                 return image
-        name = Reference.parse(reference).familiar
-        if damage is not None:
-            raise DamagedError(f"the image {name} is damaged: {damage.message}", hint=f"build or pull {name} again")
         if unreached is not None:
             raise ImageNotFoundError(
                 f"{name}: failed to resolve source metadata for {reference}: {unreached.message}", hint=unreached.hint

@@ -78,6 +78,7 @@ def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: 
 
     ImageNotFoundError, ConflictError (name or port taken), UsageError, MachineError; then nothing is left.
     """
+    store.check_writable()
     with store.using_blobs():
         return _create(store, options, progress)
 

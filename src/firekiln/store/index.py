@@ -201,7 +201,7 @@ class Index:
 
     def _try(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
         """Carry out `action`; where the index proves damaged, begin a new one and try once more."""
-        with self._guard:
+        with self._guard, store_errors(self._path, "cannot use the index"):
             try:
                 return action(self._open())
             except sqlite3.DatabaseError as error:
@@ -249,16 +249,14 @@ class Index:
         with locks.Locks(self._path.with_name("lock")).held(locks.INDEX):
             if _inode(self._path) != self._inode:
                 return
-            with store_errors(self._path, "cannot set aside"):
-                for suffix in ("-wal", "-shm"):
-                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-                self._path.replace(f"{self._path}.damaged")
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            self._path.replace(f"{self._path}.damaged")
 
     def _error(self, error: sqlite3.DatabaseError) -> StoreError:
         if not self._is_writable():
             return store_error(OSError(errno.EROFS, ""), self._path, "cannot write")
-        with store_errors(self._path, "cannot use the index"):
-            space = os.statvfs(self._path.parent)
+        space = os.statvfs(self._path.parent)
         # Where the disk is full SQLite may call it an I/O error: the log's index could not grow.
         if "full" in str(error) or space.f_bavail * space.f_frsize < _LEAST_SPACE or not space.f_favail:
             return store_error(OSError(errno.ENOSPC, ""), self._path, "cannot write")

@@ -57,6 +57,10 @@ class Store:
         self.lease.close()
         self.temporary.close()
 
+    def check_writable(self) -> None:
+        """StoreError where nothing can be written to it: before something is fetched for it."""
+        self.temporary.folder.stat()
+
     def using_blobs(self) -> AbstractContextManager[object]:
         """While held, no blob that this store finds or makes is collected, though nothing may refer to it yet."""
         return self.lease.held()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from firekiln.errors import StoreError
 from firekiln.store import gc, locks
 from firekiln.store.images import StoredImage
 from firekiln.store.store import Store
@@ -113,7 +114,7 @@ def folder_in_use(store: Store, name: str) -> bool:
     """Whether a step has the folder `name` below `cache/` mounted."""
     try:
         lock = store.locks.try_acquire(locks.of_cache(name))
-    except OSError:
+    except StoreError:  # nobody runs a step on a store that may only be read
         return False
     if lock is not None:
         lock.release()
