@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -285,6 +286,28 @@ def command_lines() -> Iterator[bytes]:
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             yield file.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_endless_step_that_is_interrupted_leaves_no_process_mount_or_control_group(builds, canary, number):
+    (builds.context / "Dockerfile").write_text(f"{BASE}RUN (while :; do :; done) & echo begun; yes > /dev/null\n")
+    argv = [sys.executable, "-m", "firekiln", "--root", builds.root, "build", "--progress=plain", builds.context]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as build:
+        for line in build.stderr:
+            if line.endswith(" begun\n"):
+                break
+        (spawner,) = spawners_of(build.pid)
+        group = Path(f"/proc/{spawner}/cgroup").read_text()
+        began = time.monotonic()
+        build.send_signal(number)
+        build.stderr.read()
+    assert build.returncode == 128 + number
+    assert time.monotonic() - began < 3
+    assert not Path(f"/proc/{spawner}").exists()
+    place = cgroup.find("pids")
+    if place is not None:
+        (own,) = [Path(line.split(":")[2]).parent.name for line in group.splitlines() if line.endswith("/spawner")]
+        assert not (place.folder / own).exists()
 
 
 @pytest.mark.parametrize("size", ["64", pytest.param("1024", marks=pytest.mark.slow)])
