@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from firekiln.build.ops.hashing import hash_in_processes
 from firekiln.rootfs.content import Sources, read_exactly
@@ -32,9 +32,7 @@ _COARSE_NS: Final = 2_000_000_000
 _SPARE: Final = 10_000
 """Entries of files that this build did not look at; beyond that they are dropped."""
 
-_HEXADECIMAL: Final = frozenset("0123456789abcdef")
-
-_Entry: TypeAlias = tuple[int, int, int, int, int, str]
+_Entry: TypeAlias = list[int | str]
 """Device, inode, size, mtime and ctime in nanoseconds; the content's sha256 in hexadecimal digits."""
 
 
@@ -52,7 +50,7 @@ class FileDigests:
         unknown: dict[str, dict[str, HostFile]] = {}
         for file in files:
             source = file.extents[0].source if file.extents else None
-            if isinstance(source, HostFile) and self._root(source).known(source) is None:
+            if isinstance(source, HostFile) and self._root(source).recall(source) is None:
                 unknown.setdefault(source.root, {})[_text(source.path)] = source
         for root, sources in unknown.items():
             self._roots[root].fresh.update(hash_in_processes(sources))
@@ -63,15 +61,11 @@ class FileDigests:
         if not isinstance(source, HostFile):
             return content_digest(file, opened)
         root = self._root(source)
-        path = _text(source.path)
-        known = root.known(source)
-        if known is not None:
-            root.seen[path] = (*_stamp(source), known)
-            return bytes.fromhex(known)
-        digest = root.fresh.get(path) or content_digest(file, opened)
-        if self._is_settled(source):
-            root.seen[path] = (*_stamp(source), digest.hex())
-            root.changed = True
+        digest = root.recall(source)
+        if digest is None:
+            digest = root.fresh.get(_text(source.path)) or content_digest(file, opened)
+            if self._is_settled(source):
+                root.remember(source, digest)
         return digest
 
     def _root(self, source: HostFile) -> _Root:
@@ -107,10 +101,20 @@ class _Root:
         self.changed = False
         self.entries = self._load()
 
-    def known(self, source: HostFile) -> str | None:
-        """The digest of a file that is as it was, in hexadecimal digits."""
-        entry = self.entries.get(_text(source.path))
-        return entry[5] if entry is not None and _is_entry(entry) and tuple(entry[:5]) == _stamp(source) else None
+    def recall(self, source: HostFile) -> bytes | None:
+        """The digest of a file that is as it was."""
+        path = _text(source.path)
+        entry = self.seen.get(path) or self.entries.get(path)
+        if not isinstance(entry, list) or entry[:5] != _stamp(source):
+            return None
+        digest = _digest(entry[5:])
+        if digest is not None:
+            self.seen[path] = entry
+        return digest
+
+    def remember(self, source: HostFile, digest: bytes) -> None:
+        self.seen[_text(source.path)] = [*_stamp(source), digest.hex()]
+        self.changed = True
 
     def _load(self) -> dict[str, _Entry]:
         try:
@@ -138,15 +142,18 @@ def _text(path: bytes) -> str:
     return path.decode(errors="surrogateescape")
 
 
-def _stamp(source: HostFile) -> tuple[int, int, int, int, int]:
-    return source.device, source.inode, source.size, source.mtime_ns, source.ctime_ns
+def _stamp(source: HostFile) -> _Entry:
+    return [source.device, source.inode, source.size, source.mtime_ns, source.ctime_ns]
 
 
-def _is_entry(value: object) -> bool:
-    """Whether what lies in the memory is what was written there."""
-    if not isinstance(value, list | tuple) or len(value) != 6 or not isinstance(value[5], str):
-        return False
-    return len(value[5]) == 64 and not set(value[5]) - _HEXADECIMAL
+def _digest(rest: _Entry) -> bytes | None:
+    """What stands behind the stamp, if it is what was written there."""
+    try:
+        [text] = rest
+        digest = bytes.fromhex(cast("str", text))
+    except (TypeError, ValueError):
+        return None
+    return digest if len(digest) == hashlib.sha256().digest_size else None
 
 
 def content_digest(file: File, opened: Sources) -> bytes:
