@@ -17,6 +17,7 @@ import contextlib
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         sys.exit("benchmarks/build.py: run it as root: it makes and mounts a file system")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it, too, leaves nothing behind
     try:
         compare(rows, options.rounds, options.builders.split(","), options.disk)
     except (BuilderError, subprocess.CalledProcessError) as error:
