@@ -132,6 +132,27 @@ def test_a_linked_working_directory_stays_in_the_image(builds, canary):
     assert set(tree.children) == {b"here", b"sub"}
 
 
+# --- the text --------------------------------------------------------------------------------------------------------
+
+ENDLESS = {
+    "a file of 100 MiB": "FROM scratch\n" + "#" * (100 << 20),
+    "a line of 64 KiB": f"FROM scratch\nLABEL x={'y' * (64 << 10)}\n",
+    "nested triggers": f"FROM scratch\n{'ONBUILD ' * 10_000}RUN x\n",
+    "a cycle of stages": "FROM scratch AS a\nCOPY --from=b / /\nFROM scratch AS b\nCOPY --from=a / /\n",
+    "doubling arguments": "FROM scratch\nARG A=xxxxxxxx\n" + "ARG A=$A$A\n" * 64 + "LABEL x=$A\n",
+    "doubling environment": "FROM scratch\nENV A=xxxxxxxx\n" + "ENV A=$A$A\n" * 64,
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_a_text_that_grows_or_turns_in_circles_is_an_error_at_once(builds, canary, text):
+    data = text.encode()
+    began = time.process_time()
+    with pytest.raises(FirekilnError):
+        builds.build("", dockerfile=data)
+    assert time.process_time() - began < 1
+
+
 # --- what is mounted into a step -------------------------------------------------------------------------------------
 
 
