@@ -1,7 +1,8 @@
 """Reads an uncompressed EROFS image as a Tree: what `write` makes, and what `mkfs.erofs` makes without compression.
 
 Lazy: a directory is read when its children are asked for. The image may be hostile: every place in it is checked
-against its size, and a directory that lies within itself is refused.
+against its size, a directory that lies within itself is refused, and so is more metadata than there is room for in the
+image, so that time and memory are bounded by its size.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from firekiln.rootfs.erofs.layout import (
     Layout,
     round_up,
 )
-from firekiln.rootfs.inodes import decode_device
+from firekiln.rootfs.inodes import MAX_NAMES, MAX_PATH, decode_device
 from firekiln.rootfs.overlay import Xattrs, is_opaque, without_overlay
 from firekiln.rootfs.tree import (
     Device,
@@ -51,7 +52,8 @@ from firekiln.rootfs.tree import (
     Whiteout,
 )
 
-_MAX_CHUNKS = 1 << 26
+_MAX_PIECES = 5_000_000
+"""Extents of all sparse files together."""
 _MAX_METAS = 4096
 """How many metadata are remembered, so that files of one package share theirs."""
 _PLAIN_EXTENDED = Layout.FLAT_PLAIN << 1 | 1
@@ -119,6 +121,7 @@ def _open(path: str) -> _Image:
         metadata=meta_block * block,
         shared=shared,
         build_time_ns=build_time * 10**9 + build_time_nsec,
+        unspent=len(data),
     )
 
 
@@ -136,20 +139,30 @@ class _Image:
     linked: dict[int, Node] = field(default_factory=dict)
     metas: dict[tuple[int, int, int, int, Xattrs], Meta] = field(default_factory=dict)
     directories: set[int] = field(default_factory=set)
+    shared_xattrs: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    unspent: int
+    names: int = 0
+    pieces: int = 0
 
-    def node(self, nid: int) -> Node:
-        """The node of an inode: the same object each time for what has several names."""
+    def node(self, nid: int, path: int = 0) -> Node:
+        """The node of an inode, whose path has so many bytes: the same object each time for what has several names."""
         known = self.linked.get(nid)
         if known is not None:
             return known
         try:
             inode = self._inode(nid)
-            node = self._make(nid, inode)
+            node = self._make(nid, inode, path)
         except (StructError, ValueError, IndexError) as error:
             raise RootfsError(f"{self.path}: the EROFS image is damaged at inode {nid} ({error})") from None
         if inode.nlink > 1 and not isinstance(node, Directory | Whiteout):
             self.linked[nid] = node
         return node
+
+    def _spend(self, length: int) -> None:
+        """Metadata of so many bytes are read: each byte belongs to one inode."""
+        self.unspent -= length
+        if self.unspent < 0:
+            raise ValueError("more metadata than the image has room for")
 
     def _file(self, nid: int) -> File | None:
         """The node of an inode as most are: a file of one name, not sparse, without xattrs. None of any other."""
@@ -181,10 +194,18 @@ class _Image:
         opaque = False
         if icount:
             body, behind = behind, behind + xattr.body_size(icount)
-            found = xattr.unpack(self.data[body:behind], self.shared)
+            self._spend(behind - body)
+            found = xattr.unpack(self.data[body:behind], self._shared_xattr)
             xattrs, opaque = without_overlay(found), is_opaque(found)
         meta = self._meta((mode & 0o7777, uid, gid, mtime_ns, xattrs))
         return _Inode(mode, form >> 1 & 7, size, union, nlink, meta, opaque, behind)
+
+    def _shared_xattr(self, number: int) -> tuple[bytes, bytes]:
+        known = self.shared_xattrs.get(number)
+        if known is None:
+            known = self.shared_xattrs[number] = xattr.read_entry(self.shared, 4 * number)[0]
+            self._spend(len(known[1]))
+        return known
 
     def _meta(self, fields: tuple[int, int, int, int, Xattrs]) -> Meta:
         meta = self.metas.get(fields)
@@ -195,18 +216,20 @@ class _Image:
             meta = self.metas[fields] = Meta(mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, xattrs=xattrs)
         return meta
 
-    def _make(self, nid: int, inode: _Inode) -> Node:  # noqa: PLR0911 - one case for each type
+    def _make(self, nid: int, inode: _Inode, path: int) -> Node:  # noqa: PLR0911 - one case for each type
         match stat.S_IFMT(inode.mode):
             case stat.S_IFREG:
                 return File(meta=inode.meta, size=inode.size, extents=self._extents(inode))
             case stat.S_IFDIR:
                 if nid in self.directories:
                     raise ValueError("a directory with two names")
+                if path > MAX_PATH:
+                    raise ValueError(f"a path of {path} bytes")
                 self.directories.add(nid)
-                load = partial(self._children, nid, inode)
+                load = partial(self._children, nid, inode, path)
                 return Directory(meta=inode.meta, load=load, opaque=inode.opaque)
             case stat.S_IFLNK:
-                return Symlink(meta=inode.meta, target=self._content(inode, self.block))
+                return Symlink(meta=inode.meta, target=self._target(inode))
             case stat.S_IFCHR if not inode.union:
                 return Whiteout()
             case stat.S_IFCHR | stat.S_IFBLK as kind:
@@ -259,14 +282,16 @@ class _Image:
                 length += step
                 continue
             if length:
+                self.pieces += 1
                 yield Extent(start, length, self.source, offset)
             start, length, offset = position, step, address * self.block
         if length:
             yield Extent(start, length, self.source, offset)
 
     def _addresses(self, inode: _Inode, count: int) -> Iterator[int]:
-        if count > _MAX_CHUNKS:
-            raise ValueError("too many chunks")
+        self._spend(count * 4)
+        if self.pieces > _MAX_PIECES:
+            raise ValueError("too many pieces of sparse files")
         if inode.union & CHUNK_INDEXES:
             at = round_up(inode.behind, CHUNK_INDEX.size)
             table = self._bytes(at, count * CHUNK_INDEX.size)
@@ -287,24 +312,38 @@ class _Image:
     def _content(self, inode: _Inode, limit: int) -> bytes:
         if inode.size > limit:
             raise ValueError(f"{inode.size} bytes")
+        self._spend(inode.size)
         parts = (self._bytes(extent.offset, extent.length) for extent in self._extents(inode))
         data = b"".join(parts)
         if len(data) < inode.size:
             raise ValueError("a hole")
         return data
 
-    def _children(self, nid: int, inode: _Inode) -> dict[bytes, Node]:
+    def _target(self, inode: _Inode) -> bytes:
+        target = self._content(inode, self.block)
+        if not target or b"\0" in target:
+            raise ValueError("a broken link")
+        return target
+
+    def _children(self, nid: int, inode: _Inode, path: int) -> dict[bytes, Node]:
         try:
-            data = self._content(inode, _MAX_DIRECTORY)
-            entries: dict[bytes, int] = {}
-            for at in range(0, len(data), self.block):
-                entries.update(_directory_block(data[at : at + self.block]))
+            entries = self._entries(inode)
         except (StructError, ValueError) as error:
             raise RootfsError(f"{self.path}: the EROFS directory {nid} is damaged ({error})") from None
+        file, node = self._file, self.node
+        return {name: file(number) or node(number, path + 1 + len(name)) for name, number in entries.items()}
+
+    def _entries(self, inode: _Inode) -> dict[bytes, int]:
+        data = self._content(inode, _MAX_DIRECTORY)
+        entries: dict[bytes, int] = {}
+        for at in range(0, len(data), self.block):
+            entries.update(_directory_block(data[at : at + self.block]))
         entries.pop(b".", None)
         entries.pop(b"..", None)
-        file, node = self._file, self.node
-        return {name: file(number) or node(number) for name, number in entries.items()}
+        self.names += len(entries)
+        if self.names > MAX_NAMES:
+            raise ValueError(f"more than {MAX_NAMES} names in all")
+        return entries
 
 
 def _directory_block(data: bytes) -> Iterator[tuple[bytes, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from struct import Struct
 
 from firekiln.errors import RootfsError
@@ -11,6 +11,8 @@ from firekiln.rootfs.erofs.layout import XATTR_ENTRY, XATTR_HEADER, XATTR_PREFIX
 MAX_NAME = 255  # XATTR_NAME_MAX of include/uapi/linux/limits.h
 MAX_VALUE = 65535  # e_value_size has 16 bits
 MAX_BODY = XATTR_HEADER.size + 4 * (65535 - 1)  # i_xattr_icount has 16 bits
+
+Pair = tuple[bytes, bytes]
 
 _SHARED_ID = Struct("<I")
 
@@ -58,24 +60,23 @@ def _shown(name: bytes) -> str:
     return repr(name.decode(errors="backslashreplace"))
 
 
-def unpack(body: bytes, shared: memoryview) -> tuple[tuple[bytes, bytes], ...]:
-    """The xattrs of an inode, sorted; `shared` is the image from the shared area on. ValueError on a broken body."""
+def unpack(body: bytes, shared: Callable[[int], Pair]) -> tuple[Pair, ...]:
+    """The xattrs of an inode, sorted; `shared` finds one by its number. ValueError on a broken body."""
     if len(body) < XATTR_HEADER.size:
         return ()
     _, count = XATTR_HEADER.unpack_from(body)
     position = XATTR_HEADER.size + 4 * count
     if position > len(body):
         raise ValueError("too many shared extended attributes")
-    found = []
-    for (start,) in _SHARED_ID.iter_unpack(body[XATTR_HEADER.size : position]):
-        found.append(_read_entry(shared, 4 * start)[0])
+    found = [shared(number) for (number,) in _SHARED_ID.iter_unpack(body[XATTR_HEADER.size : position])]
     while position + XATTR_ENTRY.size <= len(body):
-        pair, position = _read_entry(memoryview(body), position)
+        pair, position = read_entry(memoryview(body), position)
         found.append(pair)
     return tuple(sorted(found))
 
 
-def _read_entry(data: memoryview, position: int) -> tuple[tuple[bytes, bytes], int]:
+def read_entry(data: memoryview, position: int) -> tuple[Pair, int]:
+    """The xattr at `position`, and where the next one would stand. ValueError outside of `data`."""
     head = data[position : position + XATTR_ENTRY.size]
     if len(head) < XATTR_ENTRY.size:
         raise ValueError("an extended attribute lies outside the image")
