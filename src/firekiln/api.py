@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firekiln.build.cachespec import parse_cache_from, parse_cache_to
 from firekiln.build.check import CheckResult
@@ -23,6 +23,7 @@ from firekiln.build.engine import BuildRequest, Engine
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
+from firekiln.build.registry import RegistrySource, moved_status, open_repository
 from firekiln.build.runner import Runner
 from firekiln.build.sources import BootstrapSource, ImageSource, LayoutSource, Resolver, StoreSource
 from firekiln.dockerfile.ignore import read_ignore
@@ -36,7 +37,12 @@ from firekiln.values import dataclass
 if TYPE_CHECKING:
     from firekiln.machine.export import Exported, Output
     from firekiln.machine.machine import Machine
+    from firekiln.oci.credentials import Credential, Credentials
     from firekiln.rootfs.compression import Readable
+    from firekiln.store.transfer import Pulled, Pushed
+
+Pull: TypeAlias = Literal["always", "missing", "never"]
+"""When a registry is asked for an image: anew each time, where the store lacks it, or not at all."""
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
@@ -80,7 +86,7 @@ def build(
     no_cache: bool | Collection[str] = False,
     cache_from: Sequence[str] = (),
     cache_to: Sequence[str] = (),
-    pull: bool = False,
+    pull: bool | Pull = "missing",
     secrets: Mapping[str, bytes] | None = None,
     ssh: Mapping[str, Path] | None = None,
     network: str = "default",
@@ -107,7 +113,7 @@ def build(
     no_cache    True to run every step anew, or the stages whose steps are
     cache_from  as docker's `--cache-from`: "type=local,src=DIR"; what can't be imported is a warning
     cache_to    as docker's `--cache-to`: "type=local,dest=DIR,mode=max"
-    pull        ask other sources for base images before the store
+    pull        when registries are asked for base images: "always" (or True), "missing" or "never"
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
     network     for RUN steps that ask for none: default, none or host
     memory      the most that each RUN step may use, in bytes; cpus: how many processors' time
@@ -160,7 +166,7 @@ def build(
         )
         engine = Engine(
             store=opened,
-            sources=_sources(opened, events, pull=pull),
+            sources=_sources(opened, events, pull=_pull(pull)),
             runner=_once(lambda: stack.enter_context(_namespaces(opened, pids_limit))),
             events=events,
         )
@@ -295,14 +301,95 @@ def export(
         return write(opened, request)
 
 
-def ensure_image(store: Store, name: str, *, on_event: Subscriber | None = None) -> StoredImage:
+def ensure_image(
+    store: Store,
+    name: str,
+    *,
+    platform: Platform | None = None,
+    pull: Pull = "missing",
+    on_event: Subscriber | None = None,
+) -> StoredImage:
     """The image of that name or digest; one that the store lacks is fetched or made. ImageNotFoundError."""
-    found = store.images.find(name)
-    if found is not None:
+    found = store.images.find(name, platform)
+    if found is not None and pull != "always":
         return found
     events = Events(on_event)
     reference = Reference.parse(name).tagged()
-    return Resolver(_sources(store, events, pull=False), events).resolve(str(reference), Platform.host())
+    resolver = Resolver(_sources(store, events, pull=pull), events)
+    return resolver.resolve(str(reference), platform or Platform.host())
+
+
+def pull(
+    reference: str,
+    *,
+    platform: str | None = None,
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> Pulled:
+    """Bring an image of a registry into the store; one that is there already, unchanged, moves no layer.
+
+    The registry is reached as `config.toml` says, with the credentials of `docker login`. ImageNotFoundError,
+    RegistryError, ImageFormatError.
+    """
+    from firekiln.store import transfer  # noqa: PLC0415 - who builds does not pull
+
+    name = Reference.parse(reference).tagged()
+    events = Events(on_event)
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        repository = stack.enter_context(open_repository(name))
+        task = stack.enter_context(events.running(f"pull {name}"))
+        wanted = parse_platform(platform) or Platform.host()
+        return transfer.pull(opened, repository, wanted, moved=moved_status(events, task))
+
+
+def login(registry: str, credential: Credential) -> str:
+    """Try a credential at a registry (`docker.io`, `localhost:5000`), and keep it as `docker login` does.
+
+    Returns where it is kept, for people. RegistryError where the registry refuses it; then nothing is kept.
+    """
+    from firekiln.oci.credentials import Given  # noqa: PLC0415 - who builds does not log in
+
+    with open_repository(Reference.parse(f"{registry}/login"), Given(credential=credential)) as repository:
+        repository.check()
+    return credentials().put(registry, credential)
+
+
+def credentials() -> Credentials:
+    """The user's credentials for registries: those of `docker login`."""
+    from firekiln.oci.credentials import Credentials, config_path  # noqa: PLC0415 - as above
+
+    return Credentials(config_path())
+
+
+def push(
+    reference: str,
+    *,
+    image: str | BuildResult | None = None,
+    platform: str | None = None,
+    compression: str = "gzip",
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> Pushed:
+    """Put an image of the store (None: the one of that name) into the registry that `reference` names, under it.
+
+    compression  of layers: none, gzip or zstd
+
+    As any container engine takes it. ImageNotFoundError where the store lacks it; RegistryError.
+    """
+    from firekiln.rootfs.compression import Compression  # noqa: PLC0415 - who builds does not push
+    from firekiln.store import transfer  # noqa: PLC0415 - ditto
+
+    name = Reference.parse(reference).tagged()
+    events = Events(on_event)
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        wanted = image.digest if isinstance(image, BuildResult) else image or str(name)
+        found = opened.images.get(wanted, parse_platform(platform))
+        repository = stack.enter_context(open_repository(name))
+        task = stack.enter_context(events.running(f"push {name}"))
+        moved = moved_status(events, task)
+        return transfer.push(opened, repository, found, compression=Compression(compression), moved=moved)
 
 
 @contextlib.contextmanager
@@ -310,7 +397,7 @@ def base_configs(store: str | Path | None = None) -> Iterator[BaseConfigs]:
     """What `plan` asks for base images, answered by the store and whatever makes or fetches bases."""
     with Store.open(store) as opened:
         events = Events()
-        resolver = Resolver(_sources(opened, events, pull=False), events)
+        resolver = Resolver(_sources(opened, events, pull="missing"), events)
         yield lambda reference, platform: resolver.resolve(reference, platform).image
 
 
@@ -370,10 +457,17 @@ def _ca_bundle(choice: str | Path | None) -> Path | None:
     return path
 
 
-def _sources(store: Store, events: Events, *, pull: bool) -> list[ImageSource]:
+def _sources(store: Store, events: Events, *, pull: Pull) -> list[ImageSource]:
     """Where base images come from, in the order in which they are asked."""
-    known: list[ImageSource] = [StoreSource(store), BootstrapSource(store, events)]
-    return [LayoutSource(store), *(known[::-1] if pull else known)]
+    here: list[ImageSource] = [StoreSource(store)]
+    elsewhere: list[ImageSource] = [RegistrySource(store, events), BootstrapSource(store, events)]
+    match pull:
+        case "never":
+            return [LayoutSource(store), *here]
+        case "missing":
+            return [LayoutSource(store), *here, *elsewhere]
+        case "always":
+            return [LayoutSource(store), *elsewhere, *here]
 
 
 @contextlib.contextmanager
@@ -388,6 +482,12 @@ def _namespaces(store: Store, processes: int | None) -> Iterator[Runner]:
         temporary=store.temporary.parent,
     ) as runner:
         yield runner
+
+
+def _pull(given: bool | Pull) -> Pull:
+    if isinstance(given, bool):
+        return "always" if given else "missing"
+    return given
 
 
 def _once(make: Callable[[], Runner]) -> Callable[[], Runner]:

@@ -14,6 +14,7 @@ from firekiln.store import Store, StoredImage
 from firekiln.store.paths import config_file
 
 if TYPE_CHECKING:
+    from firekiln.oci.credentials import CredentialSource
     from firekiln.oci.registry import Repository
 
 
@@ -36,12 +37,12 @@ class RegistrySource:
                 return None
 
 
-def open_repository(reference: Reference) -> Repository:
-    """The repository of a reference, reached as the user's configuration and credentials say."""
+def open_repository(reference: Reference, credentials: CredentialSource | None = None) -> Repository:
+    """The repository of a reference, reached as the user's configuration says, with the user's credentials."""
     from firekiln.oci.credentials import Credentials, config_path  # noqa: PLC0415 - imported where a registry is asked
     from firekiln.oci.registry import Network, Repository  # noqa: PLC0415 - ditto
 
-    return Repository(reference, Network.read(config_file()), Credentials(config_path()))
+    return Repository(reference, Network.read(config_file()), credentials or Credentials(config_path()))
 
 
 def moved_status(events: Events, task: Task) -> Callable[[str, int, int], None]:

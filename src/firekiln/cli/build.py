@@ -26,6 +26,13 @@ _HOST_GATEWAY = "127.0.0.1"
 _ENTITLEMENTS = frozenset({"network.host", "security.insecure"})
 
 
+class _Command(click.Command):
+    """`--pull` may stand without a word, as Docker's does, and then takes none of the words that follow."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
+
+
 class _Options(TypedDict):
     """click's keywords."""
 
@@ -42,7 +49,7 @@ class _Options(TypedDict):
     load: bool
     push: bool
     platform: str | None
-    pull: bool
+    pull: api.Pull
     no_cache: bool
     no_cache_stages: tuple[str, ...]
     secrets: tuple[str, ...]
@@ -64,7 +71,7 @@ class _Options(TypedDict):
     outputs: tuple[str, ...]
 
 
-@click.command()
+@click.command(cls=_Command)
 @click.argument("context", metavar="PATH|URL|-", required=False)
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image.")
 @click.option("-f", "--file", metavar="FILE|URL|-", help="The Dockerfile (default: PATH/Dockerfile).")
@@ -74,7 +81,12 @@ class _Options(TypedDict):
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Add a label to the image.")
 @click.option("--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="Annotate the manifest.")
 @click.option("--platform", metavar="OS/ARCH", help="Build for this platform.")
-@click.option("--pull", is_flag=True, help="Ask for newer base images.")
+@click.option(
+    "--pull",
+    default="missing",
+    type=click.Choice(["always", "missing", "never"]),
+    help="When to ask registries for base images; without a word: always.  [default: missing]",
+)
 @click.option("--no-cache", is_flag=True, help="Run every step, whether or not its result is known.")
 @click.option("--no-cache-filter", "no_cache_stages", multiple=True, metavar="STAGE", help="The same for one stage.")
 @click.option("--cache-from", multiple=True, metavar="type=local,src=DIR", help="Look for results in this cache too.")

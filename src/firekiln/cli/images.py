@@ -152,8 +152,8 @@ def image_json(image: StoredImage) -> dict[str, Any]:
     platform = document.platform
     return {
         "Id": image.digest,
-        "RepoTags": [name.familiar for name in names],
-        "RepoDigests": sorted({f"{_repository(name)}@{image.digest}" for name in names}),
+        "RepoTags": [name.familiar for name in names if name.tag],
+        "RepoDigests": sorted({f"{_repository(name)}@{_digest(image, name)}" for name in names}),
         "Comment": document.history[-1].comment if document.history else "",
         "Created": document.created or "",
         "Author": document.author,
@@ -218,7 +218,10 @@ def _rows(image: StoredImage, *, no_trunc: bool) -> list[dict[str, str]]:
     names = [Reference.parse(reference) for reference in image.references]
     if not names:
         return [{"Repository": _NONE, "Tag": _NONE, **common}]
-    return [{"Repository": _repository(name), "Tag": name.tag or _NONE, **common} for name in names]
+    return [
+        {**common, "Repository": _repository(name), "Tag": name.tag or _NONE, "Digest": _digest(image, name)}
+        for name in names
+    ]
 
 
 def _is_named(row: dict[str, str], name: str) -> bool:
@@ -228,6 +231,12 @@ def _is_named(row: dict[str, str], name: str) -> bool:
 
 def _repository(reference: Reference) -> str:
     return Reference(registry=reference.registry, repository=reference.repository).familiar
+
+
+def _digest(image: StoredImage, name: Reference) -> str:
+    """What the registry that `name` is of knows the image as; its own digest where no registry has it."""
+    known = dict(item.split("@", 1) for item in image.repo_digests)
+    return known.get(name.name, image.digest)
 
 
 def _history(image: StoredImage, *, no_trunc: bool, human: bool) -> list[dict[str, str]]:

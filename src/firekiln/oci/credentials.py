@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from firekiln.errors import MissingProgramError, RegistryError
@@ -37,6 +37,22 @@ class Credential:
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+
+
+class CredentialSource(Protocol):
+    """Whoever knows what a registry is to be shown for a repository."""
+
+    def get(self, registry: str, repository: str = "") -> Credential | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One credential for whoever asks: to try it before it is kept."""
+
+    credential: Credential
+
+    def get(self, registry: str, repository: str = "") -> Credential | None:  # noqa: ARG002 - the protocol's
+        return self.credential
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:

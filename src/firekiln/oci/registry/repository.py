@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from firekiln.errors import ImageFormatError, ImageNotFoundError, RegistryError
 from firekiln.oci import digest as digests
-from firekiln.oci.credentials import Credentials
+from firekiln.oci.credentials import CredentialSource
 from firekiln.oci.manifest import (
     MEDIA_TYPE_DOCKER_INDEX,
     MEDIA_TYPE_DOCKER_MANIFEST,
@@ -51,7 +51,7 @@ class Repository:
         self,
         reference: Reference,
         network: Network,
-        credentials: Credentials,
+        credentials: CredentialSource,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from firekiln.errors import UsageError
+from firekiln.errors import RegistryError, UsageError
 from firekiln.oci.reference import DEFAULT_REGISTRY
 
 _DOCKER_HUB = "registry-1.docker.io"
-_KEYS = frozenset({"mirrors", "plain_http", "ca"})
+_KEYS = frozenset({"mirrors", "plain_http", "ca", "blocked"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +40,22 @@ class RegistrySettings:
     mirrors: tuple[str, ...] = ()
     plain_http: bool | None = None
     ca: Path | None = None
+    blocked: bool = False
 
     @classmethod
     def from_mapping(cls, registry: str, data: Mapping[str, Any]) -> RegistrySettings:
         """UsageError where the table holds something else than it may."""
         mirrors, plain_http, ca = data.get("mirrors", []), data.get("plain_http"), data.get("ca")
+        blocked = data.get("blocked", False)
         unknown = sorted(data.keys() - _KEYS)
         if unknown:
             known = f"known: {', '.join(sorted(_KEYS))}"
             raise UsageError(f'registry."{registry}": {unknown[0]} is no setting', hint=known)
         if not isinstance(mirrors, list) or not all(isinstance(item, str) for item in mirrors):
             raise UsageError(f'registry."{registry}": mirrors must be a list of URLs')
-        if not isinstance(plain_http, bool | None) or not isinstance(ca, str | None):
-            raise UsageError(f'registry."{registry}": plain_http is true or false, ca the name of a file')
-        return cls(mirrors=tuple(mirrors), plain_http=plain_http, ca=Path(ca) if ca else None)
+        if not isinstance(plain_http, bool | None) or not isinstance(blocked, bool) or not isinstance(ca, str | None):
+            raise UsageError(f'registry."{registry}": plain_http and blocked are true or false, ca the name of a file')
+        return cls(mirrors=tuple(mirrors), plain_http=plain_http, ca=Path(ca) if ca else None, blocked=blocked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,10 @@ class Network:
             raise UsageError(f"{path}: {error.message}", hint=error.hint) from error
 
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
-        """The servers of a registry in the order in which they are asked: mirrors, then itself."""
+        """The servers of a registry in the order in which they are asked: mirrors, then itself. RegistryError."""
         settings = self.registries.get(registry, RegistrySettings())
+        if settings.blocked:
+            raise RegistryError(f"{registry} is blocked by the configuration", hint=f'see [registry."{registry}"]')
         mirrors = tuple(self._mirror(registry, url) for url in settings.mirrors)
         host = _DOCKER_HUB if registry == DEFAULT_REGISTRY else registry
         plain = settings.plain_http
