@@ -416,13 +416,6 @@ def test_what_cannot_be_carried_out_is_refused_with_its_place(builder, text, mes
         builder.build(text)
 
 
-@pytest.mark.parametrize("step", ["COPY busybox /b\n", "RUN true\n", "WORKDIR /w\n", "COPY --link busybox /b\n", ""])
-def test_a_folder_as_a_base_is_refused_and_not_taken_for_nothing(builder, tmp_path, step):
-    with pytest.raises(BuildError, match=r"not supported yet|needs at least one instruction"):
-        builder.build(f"FROM folder\n{step}", contexts={"folder": str(tmp_path)})
-    builder.build("FROM scratch\nCOPY --from=folder context/busybox /b\n", contexts={"folder": str(tmp_path)})
-
-
 def test_a_step_for_another_architecture_is_refused(builder):
     with pytest.raises(BuildError, match="Dockerfile:3: RUN can't execute programs for linux/s390x"):
         builder.build('FROM scratch\nCOPY busybox /b\nRUN ["/b"]\n', platform="linux/s390x")
