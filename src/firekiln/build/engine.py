@@ -159,8 +159,7 @@ class Engine:
         layers: tuple[Layer, ...] = ()
         if made.target is not None:
             result = solved[made.target]
-            if result.layers is None:
-                raise BuildError("the target is a folder or a repository: an image needs at least one instruction")
+            assert result.layers is not None  # the solver makes the target ready, and a target is no bare context
             layers = result.layers
         document = compose(made, solved, now=timestamp(time.time()))
         return self._store.images.put(document, layers, references=request.tags, annotations=request.annotations)

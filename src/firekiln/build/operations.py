@@ -30,7 +30,6 @@ from firekiln.build.image import timestamp
 from firekiln.build.ops.execute import Executor
 from firekiln.build.ops.source import Sources
 from firekiln.build.solver import Inputs, Solved
-from firekiln.errors import BuildError
 from firekiln.rootfs.tree import Meta, Tree
 from firekiln.store import Layer, Lock, Result, Store
 from firekiln.store.locks import named
@@ -85,7 +84,6 @@ class GraphOperations:
     def key(self, vertex: Vertex, inputs: Inputs) -> str | None:
         if not isinstance(vertex.op, FileOp | ExecOp):
             return None
-        _check_base(inputs)
         if any(item is not None and not item.chain and item.tree is None for item in inputs):
             return None
         return self._key(vertex.op, inputs, [item.chain if item is not None else None for item in inputs])
@@ -209,18 +207,8 @@ class GraphOperations:
         return tree
 
 
-def _check_base(inputs: Inputs) -> None:
-    """A base has layers; the files of a context or a repository are only copied."""
-    if inputs[0] is not None and not inputs[0].digests and inputs[0].layers is None:
-        raise BuildError(
-            "FROM a folder, a URL or a repository is not supported yet",
-            hint="FROM scratch, and COPY --from it what the stage needs",
-        )
-
-
 def _merged(inputs: Inputs) -> Solved:
     """The layers of all inputs, one on the other."""
-    _check_base(inputs)
     parts = [item for item in inputs if item is not None]
     layers: tuple[Layer, ...] | None = ()
     for part in parts:

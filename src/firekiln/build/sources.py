@@ -134,7 +134,7 @@ class Resolver:
         return image
 
     def _ask(self, reference: str, platform: Platform) -> StoredImage:
-        name = Reference.parse(reference).familiar
+        name = reference if reference.startswith(LAYOUT) else Reference.parse(reference).familiar
         unreached: RegistryError | None = None
         for source in self._sources:
             try:
