@@ -17,7 +17,7 @@ from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.dockerfile.durations import parse_duration
 from firekiln.errors import FirekilnError, StoreError, UsageError
-from firekiln.machine.kernel import kernels
+from firekiln.machine.kernel import generic_kernels, kernels
 from firekiln.machine.machine import Machine
 from firekiln.machine.state import Record, State
 from firekiln.machine.supervise import sweep
@@ -238,7 +238,7 @@ def _remove_machines(state: State, until: float | None) -> Pruned:
 def _newest_kernels(root: Path) -> list[str]:
     """The digests of the newest kernel of each kind."""
     newest: dict[tuple[str, str], str] = {}
-    for kernel in kernels(root):
+    for kernel in (*kernels(root), *generic_kernels(root)):
         newest.setdefault((kernel.kind, kernel.architecture), kernel.digest)
     return list(newest.values())
 

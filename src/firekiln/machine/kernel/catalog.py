@@ -128,10 +128,14 @@ def intact_kernel(
     store: Store, architecture: str, *, generic: bool = False, features: frozenset[str] = frozenset()
 ) -> Kernel | None:
     """As `default_kernel`, but each file's bytes are those that the description says; damaged kernels are set aside."""
-    for folder in _folders(store.root):
+    folders = _folders(store.root)
+    for folder in folders:
         if not _is_described(folder):
             store.integrity.set_aside(folder)
-    while (kernel := default_kernel(store.root, architecture, generic=generic, features=features)) is not None:
+    for _ in folders:  # each turn sets one aside, unless the disk may only be read
+        kernel = default_kernel(store.root, architecture, generic=generic, features=features)
+        if kernel is None:
+            break
         folder = kernel.image.parent
         document = json.loads((folder / _DESCRIPTION).read_bytes())
         files = (document["image"], *document["modules"])
