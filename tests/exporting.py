@@ -7,10 +7,17 @@ from trees import CAPABILITY, file, folder, link, sparse
 MODULES = ("virtio_mmio", "virtio_blk", "overlay", "erofs")
 
 
-def add_kernel(store, *names):
+def add_kernel(store, *names, kind="debian"):
     """A kernel that no machine could boot, with these modules."""
     modules = tuple(NewModule(name=name, data=name.encode(), depends=()) for name in names)
-    kernel = NewKernel(kind="debian", version="6.1", architecture="amd64", image=b"\x7fELF", modules=modules)
+    kernel = NewKernel(
+        kind=kind,
+        version="6.1",
+        architecture="amd64",
+        image=b"\x7fELF",
+        modules=modules,
+        features=frozenset({"dm-verity"}),
+    )
     return add(store.root, kernel)
 
 

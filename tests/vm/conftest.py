@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import FirekilnError, MissingProgramError
-from firekiln.machine.kernel import default_kernel, kernels, pull
+from firekiln.machine.kernel import default_kernel, generic_kernels, kernels, pull, pull_generic
+from firekiln.machine.kernel.own import CONFIGURATION, EDITS, recipe_digest
 from firekiln.machine.machine import Machine
 from firekiln.machine.run import RunOptions, start
 from firekiln.machine.state import State
@@ -27,19 +28,45 @@ def kernel_folder(request):
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("needs qemu-system-x86_64")
     root = Path(request.config.cache.mkdir("firekiln-kernel"))
-    if default_kernel(root, "amd64") is None:
-        known = next((kernel for kernel in kernels(store_root()) if kernel.kind == "debian"), None)
-        if known is not None:
-            folder = known.image.parent
-            shutil.copytree(folder, root / "kernels" / folder.name)
-        else:
-            try:
-                pull(root)
-            except FirekilnError as error:
-                if isinstance(error, MissingProgramError) or "apt-get" in str(error):
-                    pytest.skip(f"no kernel: {error}")
-                raise
+    wanted = frozenset({"dm-verity"})
+    if default_kernel(root, "amd64", features=wanted) is None:
+        ours = (kernel for kernel in kernels(store_root()) if kernel.kind == "debian" and wanted <= kernel.features)
+        _fill(root, next(ours, None), pull)
     return root
+
+
+@pytest.fixture(scope="session")
+def generic_kernel(request):
+    """Debian's kernel for disks, fetched once."""
+    root = Path(request.config.cache.mkdir("firekiln-kernel"))
+    if not generic_kernels(root):
+        _fill(root, next(iter(generic_kernels(store_root())), None), pull_generic)
+    return generic_kernels(root)[0]
+
+
+@pytest.fixture(scope="session")
+def own_kernel(request):
+    """Our own kernel, of the configuration as it is now: this host's, or the one that `scripts/test --all` builds."""
+    wanted = recipe_digest(CONFIGURATION.read_text(), EDITS)
+    for root in (store_root(), Path(request.config.cache.mkdir("firekiln-own-kernel"))):
+        for kernel in kernels(root):
+            if kernel.recipe is not None and kernel.recipe.configuration == wanted:
+                return kernel
+    pytest.skip("there is no kernel of our own: firekiln kernel build, or scripts/test --all")
+
+
+def _fill(root, known, fetch):
+    """Put a kernel of this host's store into the folder, else fetch it."""
+    if known is not None:
+        folder = known.image.parent
+        shutil.copytree(folder, root / "kernels" / folder.name)
+        return
+    try:
+        fetch(root)
+    except FirekilnError as error:
+        if isinstance(error, MissingProgramError) or "apt-get" in str(error):
+            pytest.skip(f"no kernel: {error}")
+        raise
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,14 @@
-"""The kernel of our own, where the store of this host has one, and how it is made."""
+"""The kernel of our own, where there is one, and how it is made."""
 
 import re
 import time
 
 import pytest
 
-from firekiln.machine.kernel import default_kernel, kernels
 from firekiln.machine.kernel.make import missing_packages
 from firekiln.machine.kernel.own import build
 from firekiln.machine.run import RunOptions, start
-from firekiln.store import Store, store_root
+from firekiln.store import Store
 from machines import BUSYBOX, busybox, output, put_image
 
 PROBE = """\
@@ -20,14 +19,6 @@ sed 's/.*\\t//' /proc/filesystems | tr '\\n' ' '; echo
 grep -q device-mapper /proc/misc && echo device-mapper; ls /dev/hwrng
 grep ' / ' /proc/mounts; head -c 1000000 /dev/zero > /file && sync && wc -c < /file
 """
-
-
-@pytest.fixture(scope="module")
-def own_kernel():
-    found = default_kernel(store_root(), "amd64")
-    if found is None or found.kind != "own":
-        pytest.skip("the store has no kernel of our own: firekiln kernel build")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +57,7 @@ def test_our_own_kernel_runs_several_processors_and_passes_on_the_exit_status(ow
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.timeout(7200)
-def test_the_kernel_of_our_own_is_built_and_twice_the_same(tmp_path):
+def test_the_kernel_of_our_own_is_built_and_twice_the_same(own_kernel, tmp_path):
     if missing := missing_packages():
         pytest.skip(f"a kernel's build needs {', '.join(missing)}")
     with Store.open(tmp_path / "store") as store:
@@ -76,5 +67,5 @@ def test_the_kernel_of_our_own_is_built_and_twice_the_same(tmp_path):
         assert build(store) == made
         assert time.monotonic() - start_of_second < 1
         assert list(store.temporary.folder.iterdir()) == []
-    same = [kernel for kernel in kernels(store_root()) if kernel.recipe == made.recipe]
-    assert all(kernel.digest == made.digest for kernel in same)
+    if own_kernel.recipe == made.recipe:  # else a newer source or compiler came meanwhile
+        assert own_kernel.digest == made.digest

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.argument("image")
 @click.option(
     "-o", "--output", "outputs", multiple=True, required=True, metavar="DIR|type=T,dest=FILE[,KEY=VALUE…]",
-    help="ext4, erofs, squashfs, cpio, qcow2 (which boot by themselves), tar, oci, or dir.",
+    help="ext4, erofs, squashfs, cpio, qcow2, raw (which boot by themselves), tar, oci, or dir.",
 )  # fmt: skip
 @click.option("--kernel", type=click.Path(path_type=Path), metavar="FILE", help="The kernel that is to boot it.")
+@click.option("--verity", is_flag=True, help="Add a tree of hashes, against which every read is checked (dm-verity).")
 @click.option("--platform", metavar="OS/ARCH", help="Of several images under one name, this platform's.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
 @click.pass_obj
@@ -34,11 +35,12 @@ def export(  # noqa: PLR0917 - click passes them by keyword
     image: str,
     outputs: tuple[str, ...],
     kernel: Path | None,
+    verity: bool,
     platform: str | None,
     quiet: bool,
 ) -> None:
     """Write an image as a disk, an archive or a folder."""
-    Exports(outputs, root=obj["root"], quiet=quiet, kernel=kernel, platform=platform).write(image)
+    Exports(outputs, root=obj["root"], quiet=quiet, kernel=kernel, verity=verity, platform=platform).write(image)
 
 
 class Exports:
@@ -51,9 +53,10 @@ class Exports:
         root: str | None,
         quiet: bool = False,
         kernel: Path | None = None,
+        verity: bool = False,
         platform: str | None = None,
     ) -> None:
-        self._outputs = _parsed(texts) if texts else []
+        self._outputs = _parsed(texts, verity=verity) if texts else []
         self._root = root
         self._quiet = quiet
         self._kernel = kernel
@@ -88,10 +91,12 @@ class Exports:
             click.echo(f"export: {text}", err=True)
 
 
-def _parsed(texts: Sequence[str]) -> list[Output]:
-    from firekiln.machine.export import parse_output  # noqa: PLC0415 - most builds export nothing: a third of their start
+def _parsed(texts: Sequence[str], *, verity: bool) -> list[Output]:
+    # Most builds export nothing: a third of their start.
+    from firekiln.machine.export import parse_output, with_verity  # noqa: PLC0415
 
-    return [parse_output(text) for text in texts]
+    outputs = [parse_output(text) for text in texts]
+    return [with_verity(output) for output in outputs] if verity else outputs
 
 
 class Bar:

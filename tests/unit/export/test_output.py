@@ -3,7 +3,20 @@
 import pytest
 
 from firekiln.errors import UsageError
-from firekiln.machine.export import Boot, Cpio, Erofs, Ext4, Folder, OciArchive, Qcow2, Squashfs, Tar, parse_output
+from firekiln.machine.export import (
+    Boot,
+    Cpio,
+    Erofs,
+    Ext4,
+    Folder,
+    OciArchive,
+    Qcow2,
+    Raw,
+    Squashfs,
+    Tar,
+    parse_output,
+    with_verity,
+)
 from firekiln.machine.export.output import parse_size
 from firekiln.rootfs.compression import Compression
 from firekiln.rootfs.ext4 import Size
@@ -34,6 +47,10 @@ from firekiln.rootfs.ext4 import Size
         ("type=squashfs,dest=x,compression=lz4", Squashfs(dest="x", compression="lz4")),
         ("type=cpio,dest=x,compression=gzip", Cpio(dest="x", compression=Compression.GZIP)),
         ("type=qcow2,dest=x,compression=zlib", Qcow2(dest="x", compressed=True)),
+        ("type=ext4,dest=x,verity", Ext4(dest="x", verity=True)),
+        ("type=erofs,dest=x,verity=false", Erofs(dest="x")),
+        ("type=squashfs,dest=x,verity=1", Squashfs(dest="x", verity=True)),
+        ("type=raw,dest=x,size=2G,append=ip=a b", Raw(dest="x", size=Size(total=2 << 30), append="ip=a b")),
     ],
 )
 def test_an_output_is_read_as_docker_reads_it(text, output):
@@ -76,3 +93,27 @@ def test_what_makes_no_sense_is_refused_with_a_reason(text, complaint):
 )
 def test_sizes_are_binary(text, size):
     assert parse_size(text) == size
+
+
+def test_verity_for_all_is_asked_of_those_that_can():
+    assert with_verity(Ext4(dest="x")) == Ext4(dest="x", verity=True)
+    for output in (Cpio(dest="x"), Tar(dest="x"), Folder(dest="x"), Erofs(dest="x", boot=None)):
+        with pytest.raises(UsageError, match="verity"):
+            with_verity(output)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("type=ext4,dest=x,verity,boot=false", "root hash"),
+        ("type=cpio,dest=x,verity", "type=cpio has no verity"),
+        ("type=tar,dest=x,verity", "type=tar has no verity"),
+        ("type=ext4,dest=x,boot", "key=value"),
+        ("type=raw", "dest is required"),
+        ("type=raw,dest=x,boot=no", "made to boot"),
+        ("type=raw,dest=x,append=a'b", "GRUB"),
+    ],
+)
+def test_what_verity_and_disks_cannot_is_said(text, reason):
+    with pytest.raises(UsageError, match=reason):
+        parse_output(text)
