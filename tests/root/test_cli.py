@@ -159,7 +159,7 @@ def theirs():
         yield Path(folder)
 
 
-def test_a_step_needs_root_and_says_so(theirs):
+def test_a_step_needs_root_or_subordinate_ids_and_says_so(theirs):
     script = "import os, sys; import firekiln.api, firekiln.sandbox, firekiln.cli.build, firekiln.cli.excerpt; "
     script += "from firekiln.cli.command import run; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
     script += "sys.exit(run())"
@@ -171,8 +171,8 @@ def test_a_step_needs_root_and_says_so(theirs):
         check=False,
     )
     assert done.returncode == 1
-    assert b"RUN steps need root" in done.stderr
-    assert b"hint: run it as root" in done.stderr
+    assert b"building without root needs subordinate ids, and /etc/subuid and /etc/subgid lend none to " in done.stderr
+    assert b"hint: as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535" in done.stderr
 
 
 def test_a_store_that_can_only_be_read_is_listed(root, build, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import isolation
 from firekiln.rootfs import erofs
 from firekiln.rootfs.tree import Directory, Tree, walk
 from firekiln.sandbox import NamespaceRunner
@@ -19,10 +20,11 @@ from firekiln.sandbox.step import Step
 from systems import system
 
 
-@pytest.fixture(autouse=True)
-def _root_only():
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.rootless)
+            item.add_marker(isolation.needed)
 
 
 @pytest.fixture(scope="session")

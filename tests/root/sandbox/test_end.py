@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import isolation
+
 from firekiln.errors import SandboxError
 from firekiln.sandbox import NamespaceRunner
 from firekiln.sandbox.step import Step
@@ -150,9 +152,10 @@ def test_a_killed_build_leaves_no_process_and_no_mount(base, tmp_path, memory):
         step = Step(layers=(base,), args=("/bin/true",), env=(), cwd="/")
         with later.run(step, output=lambda _, __: None, cancel=threading.Event()) as outcome:
             assert outcome.status == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("firekiln-step-*")) == []
 
 
+@isolation.needs_root
 def test_a_layer_that_is_none_is_an_error(run, tmp_path):
     (tmp_path / "bad").write_bytes(b"no file system" * 1000)
     with pytest.raises(SandboxError, match="cannot mount the layer"):
@@ -161,6 +164,7 @@ def test_a_layer_that_is_none_is_an_error(run, tmp_path):
         run("true", layers=[tmp_path / "none"])
 
 
+@isolation.needs_root
 def test_layers_can_be_mounted_by_loop_devices(run, base, monkeypatch):
     from firekiln.sandbox import mounts
 

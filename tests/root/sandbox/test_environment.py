@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import isolation
+
 from firekiln.errors import SandboxError
 from systems import system
 from trees import file, folder, static_elf
@@ -101,6 +103,7 @@ def test_the_32_bit_way_into_the_kernel_is_bound_too(run, layer, code):
     assert run(args=["/call"], layers=[alone], insecure=True).status == errno.EFAULT
 
 
+@isolation.needs_root
 def test_an_insecure_step_keeps_all_capabilities_and_may_mount(run):
     result = run(
         "mount -t tmpfs x /tmp && grep CapEff /proc/self/status; touch /proc/sys/kernel/domainname", insecure=True
@@ -135,6 +138,7 @@ def test_the_usual_file_systems_are_there(run):
     assert any(line.startswith("crw-rw-rw-") and line.endswith("/dev/null") for line in listed)
 
 
+@isolation.needs_root
 def test_device_nodes_cannot_be_used_to_reach_the_host_s_disks(run):
     result = run(
         "mknod /tmp/disk b 1 0; mknod /dev/disk b 1 0; mknod /tmp/n c 1 3; cat /tmp/disk /dev/disk; cat /tmp/n"
@@ -143,6 +147,7 @@ def test_device_nodes_cannot_be_used_to_reach_the_host_s_disks(run):
     assert result.err.count("Permission denied") == 3
 
 
+@isolation.needs_root
 def test_a_step_cannot_change_the_host_s_devices(run):
     before = stat.S_IMODE(Path("/dev/null").stat().st_mode)
     assert run("chmod 600 /dev/null && chown 7 /dev/tty").status == 0
