@@ -277,7 +277,7 @@ def _oci(store: Store, request: Request, output: OciArchive, meter: Meter) -> Ex
                 made = make_layer(tree, path, output.compression)
             store.layers.record_diff_id(layer, made.diff_id)
             layers.append(made)
-        archive = layout(request.image.image, layers, references)
+        archive = layout(request.image.image, layers, references, request.image.annotations)
         write_stream(meter.counted(tar.pieces(archive), archive), out)
     return Exported(dest=output.dest)
 
