@@ -7,7 +7,7 @@ Tree, and the archive that Tree's canonical tar: the same image gives the same b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -61,12 +61,21 @@ def make_layer(tree: Tree, path: Path, compression: Compression) -> TarLayer:
     )
 
 
-def layout(image: Image, layers: Sequence[TarLayer], references: Sequence[str]) -> Tree:
-    """The layout's Tree: the image, its diff_ids put right, under `references` (perhaps none)."""
+def layout(
+    image: Image,
+    layers: Sequence[TarLayer],
+    references: Sequence[str],
+    annotations: Mapping[str, str] | None = None,
+) -> Tree:
+    """The layout's Tree: the image, its diff_ids put right, under `references` (perhaps none).
+
+    `annotations` are the manifest's.
+    """
     config = replace(image, diff_ids=tuple(layer.diff_id for layer in layers)).encode()
     manifest = Manifest(
         config=Descriptor(media_type=MEDIA_TYPE_CONFIG, digest=digest.of(config), size=len(config)),
         layers=tuple(layer.descriptor for layer in layers),
+        annotations=annotations or {},
     ).encode()
     described = Descriptor(
         media_type=MEDIA_TYPE_MANIFEST, digest=digest.of(manifest), size=len(manifest), platform=image.platform
