@@ -148,7 +148,7 @@ def reflink_ways(folder: Path, size: int, skipped: list[str], stack: contextlib.
 
 
 def export(key: str, title: str, store: Path, out: Path, rivals: dict[str, float]) -> Way:
-    words = ["--root", str(store), "export", "bench", "-o", f"type=ext4,dest={out},boot=false"]
+    words = ["--root", str(store), "export", "-q", "bench", "-o", f"type=ext4,dest={out},boot=false"]
     return Way(key, title, [sys.executable, "-m", "firekiln", *words], out, rivals, ours=True)
 
 
