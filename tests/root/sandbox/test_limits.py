@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -83,14 +82,10 @@ def test_a_step_that_exceeds_its_memory_is_killed_and_it_is_said_why(runner, bas
 
 def test_a_step_gets_no_more_than_its_share_of_the_processors(run):
     controller("cpu")
-    burn = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"
-    run("true")
-    began = time.monotonic()
-    assert run(burn).status == 0
-    free = time.monotonic() - began
-    began = time.monotonic()
-    assert run(burn, limits=Limits(cpus=0.1)).status == 0
-    assert time.monotonic() - began > 2.5 * free
+    burn = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"
+    told = run(f"time -p sh -c '{burn}'", limits=Limits(cpus=0.1)).err.split()
+    took = dict(zip(told[::2], map(float, told[1::2]), strict=True))
+    assert took["user"] + took["sys"] < 0.25 * took["real"], "however busy the host is"
 
 
 def test_a_step_sees_its_own_control_group_as_the_root(run):
