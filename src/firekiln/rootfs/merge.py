@@ -48,15 +48,17 @@ def _directory(nodes: Iterable[Node], *, keep_whiteouts: bool) -> Directory:
 
 
 def _children(parts: list[Directory], *, keep_whiteouts: bool) -> dict[bytes, Node]:
-    candidates: dict[bytes, list[Node]] = {}
+    tops: dict[bytes, Node] = {}
+    stacks: dict[bytes, list[Node]] = {}  # of the few names that several parts have
     for part in parts:
         for name, node in part.children.items():
-            candidates.setdefault(name, []).append(node)
+            top = tops.setdefault(name, node)
+            if top is not node:
+                stacks.setdefault(name, [top]).append(node)
     children: dict[bytes, Node] = {}
-    for name, nodes in candidates.items():
-        top = nodes[0]
+    for name, top in tops.items():
         if isinstance(top, Directory):
-            children[name] = _directory(nodes, keep_whiteouts=keep_whiteouts)
+            children[name] = _directory(stacks.get(name, (top,)), keep_whiteouts=keep_whiteouts)
         elif keep_whiteouts or not isinstance(top, Whiteout):
             children[name] = top
     return children
