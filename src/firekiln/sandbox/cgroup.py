@@ -106,7 +106,9 @@ class Groups:
 
     def close(self) -> None:
         """Remove the groups, and kill what is in them. Idempotent."""
-        self._held.close()
+        with self._lock:
+            self._homes.clear()
+            self._held.close()
 
     def _step(self, controller: str, option: str, number: int, held: ExitStack) -> tuple[Path, Place]:
         home, place = self._home(controller, option)

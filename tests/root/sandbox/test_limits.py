@@ -106,6 +106,10 @@ def test_a_fork_bomb_ends_at_the_limit_and_the_next_step_runs(base, run, tmp_pat
         assert run("echo again", on=limited).out == "again\n"
         (group,) = groups_of(limited)
         assert (group / "spawner").is_dir()
+        limited.close()
+        assert not group.exists()
+        assert "all" not in run(BOMB, on=limited).out, "one that is used again has a group again"
+        (group,) = groups_of(limited)
     assert not group.exists()
 
 
