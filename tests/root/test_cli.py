@@ -171,7 +171,10 @@ def test_a_step_needs_root_or_subordinate_ids_and_says_so(theirs):
         check=False,
     )
     assert done.returncode == 1
-    assert b"building without root needs subordinate ids, and /etc/subuid and /etc/subgid lend none to " in done.stderr
+    assert (
+        b"building without root needs subordinate ids, and nobody has none in /etc/subuid and /etc/subgid"
+        in done.stderr
+    )
     assert b"hint: as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535" in done.stderr
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from firekiln.errors import SandboxError
+from firekiln.sandbox.confine import confined
 from firekiln.sandbox.idmap import IdMap, Range
 
 ALL: Final = (1 << 32) - 1
@@ -44,7 +46,7 @@ def own_map() -> IdMap:
     missing = [f"/etc/{kind}" for kind, lent in (("subuid", uids), ("subgid", gids)) if not lent]
     if missing:
         raise SandboxError(
-            f"building without root needs subordinate ids, and {' and '.join(missing)} lend none to {name}",
+            f"building without root needs subordinate ids, and {name} has none in {' and '.join(missing)}",
             hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}; {_ADVICE}",
         )
     absent = [program for program in ("newuidmap", "newgidmap") if shutil.which(program) is None]
@@ -53,9 +55,12 @@ def own_map() -> IdMap:
             f"building without root needs {' and '.join(absent)}, which the host lacks",
             hint=f"as root: apt-get install uidmap; {_ADVICE}",
         )
-    return IdMap(
+    ids = IdMap(
         uids=(Range(0, os.geteuid(), 1), *_consecutive(uids)), gids=(Range(0, os.getegid(), 1), *_consecutive(gids))
     )
+    if _setting(_APPARMOR) == "1":
+        _check_apparmor(ids)
+    return ids
 
 
 def subordinate(text: str, name: str, uid: int) -> list[tuple[int, int]]:
@@ -101,25 +106,38 @@ def _user() -> str:
 
 
 _SWITCHES: Final = {
-    "/proc/sys/user/max_user_namespaces": ("0", "user.max_user_namespaces=15000"),
-    "/proc/sys/kernel/unprivileged_userns_clone": ("0", "kernel.unprivileged_userns_clone=1"),
-    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": ("1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+    "user.max_user_namespaces": "15000",
+    "kernel.unprivileged_userns_clone": "1",
 }
-"""What forbids user namespaces: each file's value that does so, and the setting that allows them."""
+"""What forbids user namespaces where it is 0, and the values that allow them."""
+_APPARMOR: Final = "kernel.apparmor_restrict_unprivileged_userns"
+"""Where it is 1, only programs with a profile that says so get rights in a user namespace (Ubuntu 23.10 and later)."""
 
 
 def _check_kernel() -> None:
     """SandboxError where a setting of the kernel forbids what we need."""
     if not Path("/proc/self/ns/user").exists():
         raise SandboxError("building without root needs user namespaces, which this kernel lacks", hint=_ADVICE[3:])
-    for name, (forbidding, setting) in _SWITCHES.items():
-        try:
-            value = Path(name).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if value == forbidding:
-            key = setting.partition("=")[0]
-            raise SandboxError(
-                f"building without root needs user namespaces, which {key}={value} forbids",
-                hint=f"as root: sysctl -w {setting} (and in /etc/sysctl.d, to last); {_ADVICE}",
-            )
+    for key, allowing in _SWITCHES.items():
+        if _setting(key) == "0":
+            raise _forbidden(f"{key}=0", f"{key}={allowing}")
+
+
+def _check_apparmor(ids: IdMap) -> None:
+    if subprocess.run(confined(["true"], ids), stderr=subprocess.DEVNULL, check=False).returncode:
+        raise _forbidden(f"{_APPARMOR}=1", f"{_APPARMOR}=0")
+
+
+def _forbidden(by: str, setting: str) -> SandboxError:
+    return SandboxError(
+        f"building without root needs user namespaces, which {by} forbids",
+        hint=f"as root: sysctl -w {setting} (and in /etc/sysctl.d, to last); {_ADVICE}",
+    )
+
+
+def _setting(key: str) -> str:
+    """A kernel's setting, or nothing where it has none of that name."""
+    try:
+        return Path("/proc/sys", *key.split(".")).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
