@@ -1,12 +1,13 @@
 """Where the store lies, and what lies where in it.
 
 ROOT/oci-layout         the store is an OCI image layout whose layers are EROFS files
-ROOT/index.json         the images and their names
+ROOT/index.json         the images and their names; index.json.copy is what it is repaired from (`catalog`)
 ROOT/blobs/sha256/HEX   layers, configs, manifests: immutable, each named by its digest
 ROOT/index.db           results of build steps and facts about layers (SQLite, WAL): may be lost, costs work only
 ROOT/leases/NAME        digests that somebody uses, one a line
 ROOT/lock               byte ranges of it are the locks between processes
-ROOT/tmp/               what is being written; swept when its writer is gone
+ROOT/tmp/NAME/          what a process is writing, and its lease; swept when it is gone
+ROOT/damaged/           what was set aside because its bytes were wrong
 ROOT/cache/             folders of RUN --mount=type=cache
 ROOT/contexts/          digests of build contexts' files by what stat(2) says of them: may be lost, costs work only
 ROOT/snapshots/         without root: layers as directories, for steps (`sandbox/snapshot.py`); may be lost
