@@ -82,7 +82,7 @@ class Groups:
     def step(self, limits: Limits) -> Iterator[StepGroup]:
         """Groups for a step with these limits, none where it has none. SandboxError where they can't be had."""
         with ExitStack() as held:
-            joined: dict[Path, Place] = {}
+            joined: set[Path] = set()
             events = None
             with self._lock:
                 self._count += 1
@@ -92,17 +92,16 @@ class Groups:
                     group, place = self._step("memory", "--memory", number, held)
                     _limit_memory(group, limits.memory, unified=place.unified)
                     events = group / ("memory.events" if place.unified else "memory.oom_control")
-                    joined[group] = place
+                    joined.add(group)
             if limits.cpus:
                 with _refusals("--cpus"):
                     group, place = self._step("cpu", "--cpus", number, held)
                     _limit_cpus(group, limits.cpus, unified=place.unified)
-                    joined[group] = place
-            joining = []
-            for group in joined:
-                joining.append(os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
-                held.callback(os.close, joining[-1])
-            yield StepGroup(joining=tuple(joining), events=events)
+                    joined.add(group)
+            joining = tuple(os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for group in joined)
+            for descriptor in joining:
+                held.callback(os.close, descriptor)
+            yield StepGroup(joining=joining, events=events)
 
     def close(self) -> None:
         """Remove the groups, and kill what is in them. Idempotent."""
