@@ -22,7 +22,7 @@ FirekilnError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from firekiln.values import dataclass
 
 
 class FirekilnError(Exception):

@@ -15,13 +15,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from firekiln.errors import MissingProgramError, RegistryError
 from firekiln.oci.reference import DEFAULT_REGISTRY
+from firekiln.values import dataclass
 
 _DOCKER_HUB = "https://index.docker.io/v1/"
 """Docker's name for its own registry in this file, which no address answers to any more."""

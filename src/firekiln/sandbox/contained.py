@@ -12,9 +12,10 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from firekiln.sandbox.request import Stub
+from firekiln.values import dataclass
 
 MAX_LINKS = 40
 _PROBE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -7,8 +7,10 @@ descriptors beside it. Both ends are the same version of this package; the form 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, TypeAlias
+
+from firekiln.values import dataclass
 
 DESCRIPTORS: Final = 253
 """Most descriptors in one message: SCM_MAX_FD."""

@@ -26,11 +26,11 @@ import errno
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 from firekiln.sandbox import syscalls
+from firekiln.values import dataclass
 
 # linux/seccomp.h, linux/audit.h
 RET_ALLOW: Final = 0x7FFF0000

@@ -12,12 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from firekiln.sandbox.authority import Authority
 from firekiln.sandbox.leftovers import PREFIX
+from firekiln.values import dataclass
 
 ENOUGH: Final = 1 << 30
 """Bytes that a tmpfs must be able to hold to be used at all."""

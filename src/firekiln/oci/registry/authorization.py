@@ -11,7 +11,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from firekiln.errors import RegistryError
@@ -19,6 +18,7 @@ from firekiln.oci.credentials import Credential
 from firekiln.oci.registry import challenge as challenges
 from firekiln.oci.registry.challenge import Challenge
 from firekiln.oci.registry.transport import Response, Transport
+from firekiln.values import dataclass
 
 _CLIENT_ID = "firekiln"
 _LEAST_SECONDS = 60.0

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from firekiln.errors import RegistryError, UsageError
 from firekiln.oci.reference import DEFAULT_REGISTRY
+from firekiln.values import dataclass
 
 _DOCKER_HUB = "registry-1.docker.io"
 _KEYS = frozenset({"mirrors", "plain_http", "ca", "blocked"})
