@@ -16,7 +16,7 @@ from ext4images import e2fsck, needs_e2fsprogs, same
 from firekiln.rootfs import directory, ext4
 from firekiln.rootfs.compare import differences
 from firekiln.rootfs.merge import merge
-from firekiln.rootfs.tree import Device, Directory, File, Meta
+from firekiln.rootfs.tree import Device, Directory, File, Meta, walk
 from trees import ACL, CAPABILITY, file, folder, link, sparse, trees
 
 pytestmark = pytest.mark.root
@@ -72,16 +72,64 @@ def memory(tmp_path):
         yield path
 
 
-@kernel
-@given(trees())
-def test_the_kernel_sees_every_node_as_it_was_in_the_tree(memory, tree):
+def check_what_the_kernel_sees(memory, tree):
     flat = merge([tree])
     ext4.write(flat, memory / "image")
+    e2fsck(memory / "image")
     with (
         mounted(memory / "image", memory / "mnt", options="ro,loop") as mount,
         directory.opened(mount, xattrs=True) as seen,
     ):
         same(flat, seen)
+        expected = {path: blocks_of(node) for path, node in walk(flat) if isinstance(node, File)}
+        found = {path: blocks_of(node) for path, node in walk(seen) if isinstance(node, File)}
+        assert found == expected
+
+
+def blocks_of(node):
+    """The blocks that hold data; those of small files are not told apart from holes."""
+    if node.size <= 4096:
+        return set()
+    return {
+        block
+        for start, length, _, _ in node.extents
+        if length
+        for block in range(start // 4096, (start + length - 1) // 4096 + 1)
+    }
+
+
+@kernel
+@given(trees())
+def test_the_kernel_sees_every_node_as_it_was_in_the_tree(memory, tree):
+    check_what_the_kernel_sees(memory, tree)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(kernel, max_examples=1000)
+@given(trees())
+def test_the_kernel_sees_every_node_of_many_trees(memory, tree):
+    check_what_the_kernel_sees(memory, tree)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("length", [8, 255])
+def test_every_one_of_three_hundred_thousand_names_in_one_directory_is_found(tmp_path, length):
+    """Some of them have one hash, and lie in two leaves."""
+    names = [b"%0*d" % (length, number) for number in range(300_000)]
+    one = Meta(mode=0o644)
+    ext4.write(folder({b"d": folder({name: File(meta=one, size=0) for name in names})}), tmp_path / "image")
+    e2fsck(tmp_path / "image")
+    with mounted(tmp_path / "image", tmp_path / "mnt", options="ro,loop") as mount:
+        fd = os.open(mount / "d", os.O_RDONLY)
+        try:
+            assert all(os.access(name, os.F_OK, dir_fd=fd) for name in names)
+            with os.scandir(fd) as entries:
+                assert sum(1 for _ in entries) == len(names)
+        finally:
+            os.close(fd)
+    assert ext4.read(tmp_path / "image").children[b"d"].children.keys() == set(names)
 
 
 @kernel

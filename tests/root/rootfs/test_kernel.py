@@ -12,6 +12,7 @@ from firekiln.rootfs import directory, erofs
 from firekiln.rootfs.compare import differences
 from firekiln.rootfs.merge import merge
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Whiteout
+from firekiln.sandbox import syscalls
 from trees import CAPABILITY, file, folder, link, sparse, trees
 
 pytestmark = pytest.mark.root
@@ -50,6 +51,26 @@ def memory(tmp_path):
     """A tmpfs: images are written often here."""
     with mounted("tmpfs", "tmpfs", "size=1g", tmp_path / "memory") as path:
         yield path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(kernel, max_examples=1000)
+@given(trees())
+def test_the_kernel_sees_every_node_of_many_trees_without_a_loop_device(memory, tree):
+    erofs.write(tree, memory / "image")
+    done = subprocess.run(["fsck.erofs", memory / "image"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (memory / "mnt").mkdir(exist_ok=True)
+    try:
+        syscalls.mount(str(memory / "image"), str(memory / "mnt"), "erofs", syscalls.MS_RDONLY)
+    except OSError as error:
+        pytest.skip(f"this kernel mounts no EROFS file without a loop device ({error})")
+    try:
+        with directory.opened_upper(memory / "mnt", user_xattrs=False) as seen:
+            assert list(differences(tree, seen)) == []
+    finally:
+        syscalls.umount2(str(memory / "mnt"))
 
 
 @kernel
