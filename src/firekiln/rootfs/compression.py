@@ -10,8 +10,8 @@ import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from isal import igzip, isal_zlib
 
@@ -108,20 +108,50 @@ def decompress(
     RootfsError for a damaged stream, beyond `limit` bytes, and beyond `unsuspected` ones if they are more than `ratio`
     times those of `source` that were read; what was written until then is left to the caller.
     """
+    bounds = _Bounds(limit=limit, ratio=ratio, unsuspected=unsuspected)
+    with _new_file(out, hashed=True) as file:
+        for data in _bounded(source, bounds, name):
+            file.write(data)
+        return Written(digest=file.digest(), size=file.position)
+
+
+def spool(
+    source: Readable, out: str | os.PathLike[str], *, limit: int, ratio: int = MAX_RATIO, name: str = "archive"
+) -> None:
+    """As `decompress`, for whoever has no use for the digest, which takes as long as all the rest."""
+    with _new_file(out, hashed=False) as file:
+        for data in _bounded(source, _Bounds(limit=limit, ratio=ratio, unsuspected=UNSUSPECTED), name):
+            file.write(data)
+        file.flush()
+
+
+class _Bounds(NamedTuple):
+    limit: int
+    ratio: int
+    unsuspected: int
+
+
+def _bounded(source: Readable, bounds: _Bounds, name: str) -> Iterator[bytes]:
+    """The plain bytes in pieces, as long as they stay within `bounds`."""
     counted = _Counted(source)
     stream = Decompressed(counted, name=name)
+    size = 0
+    while data := stream.read(CHUNK):
+        yield data
+        size += len(data)
+        if size > bounds.limit:
+            raise RootfsError(f"{name}: more than {bounds.limit} bytes when decompressed")
+        if size > bounds.unsuspected and size > bounds.ratio * counted.bytes:
+            what = f"{size} bytes and more out of {counted.bytes} compressed ones"
+            raise RootfsError(f"{name}: {what}: a decompression bomb?", hint="decompress it if it is meant")
+
+
+@contextmanager
+def _new_file(path: str | os.PathLike[str], *, hashed: bool) -> Iterator[SequentialFile]:
     with ExitStack() as cleanup:
-        fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         cleanup.callback(os.close, fd)
-        file = cleanup.enter_context(SequentialFile(fd, cleanup.enter_context(Sources())))
-        while data := stream.read(CHUNK):
-            file.write(data)
-            if file.position > limit:
-                raise RootfsError(f"{name}: more than {limit} bytes when decompressed")
-            if file.position > unsuspected and file.position > ratio * counted.bytes:
-                what = f"{file.position} bytes and more out of {counted.bytes} compressed ones"
-                raise RootfsError(f"{name}: {what}: a decompression bomb?", hint="decompress it if it is meant")
-        return Written(digest=file.digest(), size=file.position)
+        yield cleanup.enter_context(SequentialFile(fd, cleanup.enter_context(Sources()), hashed=hashed))
 
 
 def compressed(data: Iterable[bytes], kind: Compression) -> Iterator[bytes]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from firekiln.errors import RootfsError
-from firekiln.rootfs import lookup
-from firekiln.rootfs.compression import MAX_RATIO, Compression, Decompressed, Readable, decompress, detect
+from firekiln.rootfs import compression, lookup
+from firekiln.rootfs.compression import MAX_RATIO, Compression, Decompressed, Readable, detect
 from firekiln.rootfs.inodes import collector_paused, shown
 from firekiln.rootfs.merge import squash
 from firekiln.rootfs.overlay import without_overlay
@@ -85,7 +85,7 @@ def read(
         if not plain:
             if spool is None:
                 raise ValueError("a compressed archive or a stream needs a file to lie in")
-            decompress(stream, spool, limit=limits.size, ratio=limits.ratio, name=name)
+            compression.spool(stream, spool, limit=limits.size, ratio=limits.ratio, name=name)
     path = os.fspath(archive) if plain and isinstance(archive, str | os.PathLike) else os.fspath(spool or "")
     builder = _Builder(PathSource(path), name=name, whiteouts=whiteouts, below=below, limits=limits)
     with open(path, "rb") as file, collector_paused():  # noqa: PTH123 - ditto
