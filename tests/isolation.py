@@ -16,6 +16,8 @@ from firekiln.errors import SandboxError
 from firekiln.sandbox.subids import own_map
 
 AS_USER = Path(__file__).parent.parent / "scripts/as-user"
+USER = 64123
+"""The id of `scripts/as-user`."""
 BIN = Path(__file__).parent.parent / ".venv/bin"
 
 
@@ -37,6 +39,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def home() -> Iterator[Path]:
     """A folder for `as_user`, which may hold files of any owner."""
     folder = Path(tempfile.mkdtemp(prefix="firekiln-user-", dir="/tmp"))
+    os.chown(folder, USER, USER)
     try:
         yield folder
     finally:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from firekiln.machine.machine import Machine
     from firekiln.oci.credentials import Credential, Credentials
     from firekiln.rootfs.compression import Readable
+    from firekiln.sandbox import NamespaceRunner
     from firekiln.store.transfer import Pulled, Pushed
 
 Pull: TypeAlias = Literal["always", "missing", "never"]
@@ -470,18 +471,22 @@ def _sources(store: Store, events: Events, *, pull: Pull) -> list[ImageSource]:
             return [LayoutSource(store), *elsewhere, *here]
 
 
-@contextlib.contextmanager
-def _namespaces(store: Store, processes: int | None) -> Iterator[Runner]:
+def clean(store: Store) -> None:
+    """After pruning, as an ordinary user: remove the files of other owners that belonged to what is gone."""
+    with _namespaces(store, None) as runner:
+        runner.clean()
+
+
+def _namespaces(store: Store, processes: int | None) -> NamespaceRunner:
     from firekiln.sandbox import NamespaceRunner  # noqa: PLC0415 - a fully cached build runs nothing
 
-    with NamespaceRunner(
+    return NamespaceRunner(
         store.temporary.folder,
         processes=processes,
         snapshots=store.snapshots,
         layers=store.blobs.folder,
         temporary=store.temporary.parent,
-    ) as runner:
-        yield runner
+    )
 
 
 def _pull(given: bool | Pull) -> Pull:

@@ -288,3 +288,13 @@ def test_snapshots_go_with_their_layers_and_with_the_boot(home, context):
     assert build(home, context, root, "FROM base\nRUN busybox touch /y\n").returncode == 0
     assert not gone.exists()
     assert not old.exists()
+
+
+def test_pruning_removes_what_belongs_to_others_too(home, context):
+    root = home / "pruned"
+    text = BASE + "RUN --mount=type=cache,target=/c,uid=9,mode=700 touch /c/x && chown 5 /c/x\n"
+    assert build(home, context, root, text).returncode == 0
+    done = as_user(home, BIN / "firekiln", "--root", root, "system", "prune", "-a", "-f")
+    assert done.returncode == 0, done.stderr
+    left = [*(root / "cache").iterdir(), *(root / "tmp").iterdir(), *(root / "snapshots").glob("*/*")]
+    assert left == []

@@ -78,6 +78,16 @@ class NamespaceRunner:
                 self._launcher = None
             self._groups.close()
 
+    def clean(self) -> None:
+        """Remove what is left in `work`, snapshots of layers that are gone, and leavings of killed runners, where only
+        root of our user namespace can. SandboxError where we can have none.
+        """
+        if is_host_root() or not (_holds_any(self._snapshots) or _holds_any(self._work)):
+            return
+        authority = self._started().authority  # the sweep comes with the start
+        for left in self._work.iterdir():
+            authority.remove(left)
+
     def supports(self, networks: Sequence[str]) -> bool:
         """True for `default`, `none` and `host`. `default` is the host's network too."""
         return NETWORKS.issuperset(networks)
@@ -185,6 +195,10 @@ class NamespaceRunner:
             if self._launcher is launcher:
                 self._launcher = None
         launcher.close()
+
+
+def _holds_any(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.iterdir(), None) is not None
 
 
 def _pid_max_is_private() -> bool:
