@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from firekiln.machine.export import squashfs
-from firekiln.machine.export.meter import Meter
+from firekiln.machine.export.meter import Meter, occupied
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
 from firekiln.machine.export.programs import find_program, run
 from firekiln.rootfs import cpio, erofs, ext4
@@ -48,7 +48,7 @@ def write_qcow2(raw: Path, output: Qcow2, path: Path, meter: Meter) -> None:
     """The qcow2 file of a raw image."""
     program = find_program("qemu-img", "qemu-utils")
     compression = ["-c"] if output.compressed else []
-    meter.watch(path)
+    meter.watch(path, total=None if output.compressed else occupied(raw))
     run([program, "convert", "-q", "-f", "raw", "-O", "qcow2", *compression, str(raw), str(path)], raw, path)
 
 

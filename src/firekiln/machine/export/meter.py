@@ -45,9 +45,9 @@ class Meter:
         if self._progress is not None:
             self._thread.join()
 
-    def watch(self, path: Path, tree: Tree | None = None) -> None:
-        """What `path` occupies of the disk is what is done. With `tree`, its content is all that there will be."""
-        self._work = _Work(measure=lambda: _occupied(path), tree=tree)
+    def watch(self, path: Path, tree: Tree | None = None, *, total: int | None = None) -> None:
+        """What `path` occupies of the disk is what is done, of `total` or of the tree's content."""
+        self._work = _Work(measure=lambda: occupied(path), tree=tree, total=total)
 
     def counted(self, data: Iterable[bytes], tree: Tree | None = None, *, total: int | None = None) -> Iterator[bytes]:
         """The same pieces, counted as they pass."""
@@ -90,7 +90,8 @@ def content_bytes(tree: Tree) -> int:
     return sum(extent.length for node in files.values() for extent in node.extents)
 
 
-def _occupied(path: Path) -> int:
+def occupied(path: Path) -> int:
+    """Its bytes on the disk, holes left out; 0 where it is not there."""
     try:
         return path.stat().st_blocks * 512
     except OSError:

@@ -45,7 +45,6 @@ def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
         *("-mkfs-time", "0", "-noI", "-noId", *_compression(compression)),
     ]
     environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}  # as -mkfs-time
-    meter.watch(path)
     with subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -58,7 +57,7 @@ def write(tree: Tree, path: Path, compression: str, meter: Meter) -> None:
         assert process.stderr is not None
         try:
             with suppress(BrokenPipeError):  # its own words say more
-                for piece in tar.pieces(tree):
+                for piece in meter.counted(tar.pieces(tree), tree):
                     write_all(process.stdin.fileno(), piece)
             process.stdin.close()
             complaint = process.stderr.read()
