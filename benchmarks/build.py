@@ -153,22 +153,24 @@ def measure(bench: Bench, builders: list[Builder], rows: list[str], rounds: int)
     for name, users in (("web", {"warm", "change"}), ("large", {"change-large"})):
         for builder in builders if users & set(rows) else ():
             bench.build(builder, name)
-    for _ in range(rounds):
-        for builder in builders:
-            quick(bench, builder, rows)
+    for row in ("warm", "change", "change-large", "version"):  # in this order: a change makes what was warm cold
+        for _ in range(rounds if row in rows else 0):
+            for builder in builders:
+                quick(bench, builder, row)
 
 
-def quick(bench: Bench, builder: Builder, rows: list[str]) -> None:
-    """The rows whose image is built already, once."""
-    if "warm" in rows:
-        bench.time("warm", builder, lambda: bench.build(builder, "web"))
-    if "change" in rows:
-        change(bench, builder, "change", "web")
-    if "change-large" in rows:
-        change(bench, builder, "change-large", "large")
-    if "version" in rows:
-        argv = [builder.program, "--version"]
-        bench.time("version", builder, lambda: subprocess.run(argv, stdout=subprocess.DEVNULL, check=True) and None)
+def quick(bench: Bench, builder: Builder, row: str) -> None:
+    """A row whose image is built already, once."""
+    match row:
+        case "warm":
+            bench.time(row, builder, lambda: bench.build(builder, "web"))
+        case "change":
+            change(bench, builder, row, "web")
+        case "change-large":
+            change(bench, builder, row, "large")
+        case "version":
+            argv = [builder.program, "--version"]
+            bench.time(row, builder, lambda: subprocess.run(argv, stdout=subprocess.DEVNULL, check=True) and None)
 
 
 def cold(bench: Bench, builders: list[Builder], name: str, rounds: int) -> None:
