@@ -203,13 +203,28 @@ def test_reading_one_file_reads_only_the_directories_on_its_way(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("mkfs.erofs"), reason="erofs-utils is not installed")
 @pytest.mark.parametrize(
-    "options", [(), ("-Eforce-inode-extended",), ("-Eforce-inode-compact",), ("--chunksize=8192",)]
+    "options",
+    [
+        (),
+        ("-Eforce-inode-extended",),
+        ("-Eforce-inode-compact",),
+        ("-Enoinline_data",),
+        ("-Enosbcrc",),
+        ("--chunksize=4096",),
+        ("--chunksize=8192", "-Eforce-chunk-indexes"),
+        ("--chunksize=8192", "-Eforce-inode-blockmap"),
+        ("-x2", "-Eforce-inode-extended"),
+    ],
 )
 def test_what_mkfs_makes_without_compression_is_read(tmp_path, options):
     root = tmp_path / "root"
     (root / "d").mkdir(parents=True)
     for size in (0, 1, 4095, 4096, 4097, 20_000):
         (root / f"f{size}").write_bytes(os.urandom(size))
+    with (root / "holes").open("wb") as stream:
+        for at in range(0, 9 << 16, 1 << 16):
+            stream.seek(at)
+            stream.write(b"%d" % at)
     for number in range(300):
         (root / "d" / f"{number:030}").write_bytes(b"same")
     (root / "d" / "l").symlink_to("../f1")
@@ -225,6 +240,24 @@ def test_what_mkfs_makes_without_compression_is_read(tmp_path, options):
     if "-Eforce-inode-extended" not in options:  # compact inodes hold no times
         expected, found = (timeless(tree, {}) for tree in (expected, found))
     assert list(differences(expected, found)) == []
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.erofs"), reason="erofs-utils is not installed")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-zlz4",), "features that are not known here|is compressed, which is not supported"),
+        (("--chunksize=4096", "--blobdev=blob"), "features that are not known here|in another image"),
+    ],
+)
+def test_what_mkfs_compresses_or_spreads_over_devices_is_refused(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "f").write_bytes(b"compressible" * 10_000)
+    (tmp_path / "blob").touch()
+    subprocess.run(["mkfs.erofs", *options, "image", "root"], check=True, capture_output=True)
+    with pytest.raises(RootfsError, match=message):
+        describe(erofs.read(tmp_path / "image"))
 
 
 def timeless(node, known):
