@@ -56,7 +56,8 @@ class Staging:
         failpoint.reached("layer-written")
         # The name tells everybody what it holds, as that of a blob does.
         named = path.with_name(digests.encoded(layer.digest))
-        path.rename(named)
+        with store_errors(path, "cannot write"):
+            path.rename(named)
         self._made.append(named)
         return replace(layer, path=named)
 
