@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,7 +106,7 @@ class _Options(TypedDict):
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
 @click.option("--load", is_flag=True, help="Has no effect: the image is kept in the store anyway.")
-@click.option("--push", is_flag=True, help="Not supported yet.")
+@click.option("--push", is_flag=True, help="Put the image into the registries of its names.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing.")
 @click.option("-o", "--output", "outputs", multiple=True, metavar="DIR|type=T,dest=FILE", help="Export the image.")
 @click.pass_obj
@@ -116,10 +115,8 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     context, dockerfile = _context(options["context"], options["file"])
     if options["check"]:
         return _check(context, dockerfile, options)
-    if options["push"]:
-        raise UsageError(
-            "--push: pushing to registries is not supported yet", hint="-o type=oci,dest=FILE writes an archive"
-        )
+    if options["push"] and not options["tags"]:
+        raise UsageError("tag is needed when pushing to registry", hint="build with -t HOST/NAME:TAG")
     exports = Exports(options["outputs"], root=obj["root"], quiet=options["quiet"])
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
@@ -165,8 +162,20 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
         view.close()
     view.report()
     exports.write(result)
+    if options["push"]:
+        _push(result, options, root=obj["root"])
     _report(result, options, quiet=exports.on_stdout)
     return 0
+
+
+def _push(result: api.BuildResult, options: _Options, *, root: str | None) -> None:
+    """Put the image into the registries of all the names that it was given."""
+    view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
+    try:
+        for tag in dict.fromkeys(options["tags"]):
+            api.push(tag, image=result, on_event=view, store=root)
+    finally:
+        view.close()
 
 
 def _check(context: str | BinaryIO, dockerfile: str | bytes | None, options: _Options) -> int:
@@ -300,6 +309,8 @@ def _host(text: str) -> tuple[str, str]:
 
 
 def _is_address(text: str) -> bool:
+    import socket  # noqa: PLC0415 - few builds name hosts
+
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, text)

@@ -121,6 +121,7 @@ def describe(image: StoredImage, tars: list[ExchangedTar], compression: Compress
     manifest = Manifest(
         config=Descriptor(media_type=MEDIA_TYPE_CONFIG, digest=digests.of(config), size=len(config)),
         layers=tuple(Descriptor(media_type=media_type, digest=tar.digest, size=tar.size) for tar in tars),
+        annotations=image.annotations,
     )
     return manifest.encode(), config
 

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import tarfile
+import urllib.request
 
 import pytest
 
+import registries
 from firekiln.cli.build import _allowed, _context, _host, _secret
 from firekiln.cli.options import build_arguments, manifest_annotations
 from firekiln.errors import UsageError
@@ -158,3 +160,16 @@ def test_a_cache_travels_by_the_command_line(command, tmp_path):
     assert "[1/1] COPY f /\n#4 CACHED" in err
     status, _, err = command("--cache-to", "type=registry,ref=x", ".")
     assert (status, "not supported yet" in err) == (125, True)
+
+
+def test_push_puts_the_image_and_its_annotations_into_the_registry_of_its_name(command, tmp_path):
+    with registries.docker_registry(tmp_path) as registry:
+        status, out, err = command("-q", "--push", "--annotation", "a=b", "-t", f"{registry.host}/app:1", ".")
+        assert (status, err) == (0, "")
+        accepted = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        url = f"http://{registry.host}/v2/app/manifests/1"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=accepted), timeout=10) as answer:
+            assert json.load(answer)["annotations"] == {"a": "b"}
+    status, _, err = command("--push", ".")
+    assert (status, "tag is needed when pushing" in err) == (125, True)
+    assert out.startswith("sha256:")
