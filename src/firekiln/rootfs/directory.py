@@ -8,6 +8,7 @@ read fail, but cannot make it read something that lies elsewhere.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import weakref
@@ -20,7 +21,20 @@ from typing import TypeAlias
 from firekiln.errors import RootfsError
 from firekiln.rootfs.openat2 import open_beneath
 from firekiln.rootfs.overlay import TRUSTED, USER, Xattrs, is_opaque, without_overlay
-from firekiln.rootfs.tree import Device, Directory, Extent, Fifo, File, Meta, Node, Socket, Symlink, Tree, Whiteout
+from firekiln.rootfs.tree import (
+    CHUNK,
+    Device,
+    Directory,
+    Extent,
+    Fifo,
+    File,
+    Meta,
+    Node,
+    Socket,
+    Symlink,
+    Tree,
+    Whiteout,
+)
 
 Restore: TypeAlias = Callable[[os.stat_result, Meta], Meta]
 """What a file's attributes are, given its status and what they seem to be. May raise a FirekilnError."""
@@ -75,6 +89,7 @@ class _HostDirectory:
         self._overlay = overlay
         self._restore = restore
         self._linked: dict[tuple[int, int], Node] = {}
+        self.noted: dict[bytes, bytes] = {}
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -204,8 +219,10 @@ class _HostDirectory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HostFile:
-    """A file's content, found again by its path; RootfsError if another file lies there now, or it was written to.
+    """A file's content, found again by its path; RootfsError if another file lies there now.
 
+    Once `note` was told the content's digest, it is also an error if the file was written to since and has another
+    content; that it has grown (a log) is none: its first `size` bytes are meant.
     The numbers are those of stat(2) when the directory that it lies in was read.
     """
 
@@ -229,10 +246,24 @@ class HostFile:
         if (status.st_dev, status.st_ino) != (self.device, self.inode) or not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise RootfsError(f"cannot read {self.host.shown(self.path)}: it was replaced while it was being read")
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns) and not self._is_as_noted(fd):
             os.close(fd)
             raise RootfsError(f"cannot read {self.host.shown(self.path)}: it was changed while it was being read")
         return _Opened(fd)
+
+    def note(self, digest: bytes) -> None:
+        """Something was decided by the content that has this sha256."""
+        self.host.noted[self.path] = digest
+
+    def _is_as_noted(self, fd: int) -> bool:
+        noted = self.host.noted.get(self.path)
+        if noted is None:
+            return True
+        found, position = hashlib.sha256(), 0
+        while data := os.pread(fd, min(CHUNK, self.size - position), position):
+            found.update(data)
+            position += len(data)
+        return position == self.size and found.digest() == noted
 
 
 class _Opened:

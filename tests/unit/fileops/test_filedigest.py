@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -164,10 +163,23 @@ def test_files_that_are_long_gone_are_forgotten(context, monkeypatch):
 def test_a_file_that_is_written_while_the_build_reads_it_ends_the_build(context, tmp_path):
     """Its old digest would stand for its new content."""
     tree = LocalContext(path=context.folder).tree()
-    copy_key(ALL, tree)
+    copy_key(ALL, tree, FileDigests(context.memory))
     (context.folder / "a").write_text("something else")
     with pytest.raises(RootfsError, match="it was changed while it was being read"):
-        erofs.write(tree, Path(tmp_path / "layer"))
+        erofs.write(tree, tmp_path / "layer")
+
+
+def test_a_log_that_grows_while_the_build_reads_it_is_taken_as_long_as_it_was(context, tmp_path):
+    tree = LocalContext(path=context.folder).tree()
+    tree.children[b"a"].extents  # noqa: B018 - it is looked at now
+    with (context.folder / "a").open("a") as log:
+        log.write(" before the key")
+        log.flush()
+        key = copy_key(ALL, tree, FileDigests(context.memory))
+        log.write(" and behind it")
+    erofs.write(tree, tmp_path / "layer")
+    assert erofs.read(tmp_path / "layer").children[b"a"].read() == b"content of a"
+    assert copy_key(ALL, erofs.read(tmp_path / "layer")) == key
 
 
 def test_much_is_hashed_in_several_processes_to_the_same_digests(context, monkeypatch):

@@ -66,6 +66,7 @@ class FileDigests:
             digest = root.fresh.get(_text(source.path)) or content_digest(file, opened)
             if self._is_settled(source):
                 root.remember(source, digest)
+        source.note(digest)
         return digest
 
     def _root(self, source: HostFile) -> _Root:
