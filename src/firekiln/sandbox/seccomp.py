@@ -187,8 +187,12 @@ def install() -> None:
     Without no_new_privs, so that set-user-ID programs work; that needs CAP_SYS_ADMIN. OSError as seccomp(2).
     """
     code = program(os.uname().machine)
-    if code is not None:
+    if code is None:
+        return
+    try:
         syscalls.seccomp_set_mode_filter(code)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot install the seccomp filter: {error.strerror}") from error
 
 
 def _verdicts(abi: Abi) -> list[tuple[int, list[bytes]]]:
