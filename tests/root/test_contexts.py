@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
 from pathlib import Path
 
@@ -126,3 +127,21 @@ def test_a_readonly_cache_cannot_be_written(builds):
     mount = "RUN --mount=type=cache,id=ro,target=/c"
     builds.build(f"FROM base\n{mount} echo x > /c/f\n{mount},readonly cat /c/f; touch /c/g 2>/dev/null || echo no\n")
     assert said(builds) == ["x", "no"]
+
+
+def test_a_capability_of_a_context_file_reaches_the_image_and_counts(builds):
+    """struct vfs_cap_data of revision 2: effective, CAP_NET_RAW permitted."""
+    path = builds.context / "ping"
+    path.write_text("ping")
+    text = "FROM scratch\nCOPY ping /\n"
+    plain = builds.build(text)
+    value = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    os.setxattr(path, "security.capability", value)
+    os.setxattr(path, "user.a", b"1")
+    os.setxattr(path, "trusted.b", b"2")
+    capable = builds.build(text)
+    assert capable.digest != plain.digest
+    xattrs = dict(builds.tree(capable.image).children[b"ping"].meta.xattrs)
+    assert xattrs == {b"security.capability": value, b"user.a": b"1"}
+    os.setxattr(path, "user.a", b"2")
+    assert builds.build(text).digest == capable.digest, "as with BuildKit"

@@ -58,7 +58,8 @@ def fetch(source: HttpSource, *, folder: Path | None = None, timeout_s: float = 
             raise BuildError(f"{shown}: invalid response status {error.code}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise BuildError(f"{shown}: {reason or type(reason).__name__}") from None
+        said = reason.strerror if isinstance(reason, OSError) else None
+        raise BuildError(f"{shown}: {said or reason or type(reason).__name__}") from None
     digest = f"{got.name}:{got.hexdigest()}"
     if source.checksum and digest != source.checksum:
         raise BuildError(f"{shown}: digest mismatch {digest}: {source.checksum}")
