@@ -13,7 +13,7 @@ import pytest
 
 import firekiln
 import isolation
-from firekiln.build.events import Cached, Output, Started
+from firekiln.build.events import Cached, Completed, Output, Started
 from firekiln.errors import BuildError, DockerfileError, ImageNotFoundError, StepFailedError, StoreError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import walk
@@ -241,6 +241,22 @@ def test_independent_stages_run_at_the_same_time(builder):
         f"FROM base AS a\n{MEET.format(own='a', other='b')}FROM base AS b\n{MEET.format(own='b', other='a')}"
         "FROM base\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n"
     )
+
+
+def test_output_is_heard_while_the_step_runs(builder):
+    """The step waits for a file that appears once its first word was heard."""
+    heard = []
+
+    def listen(event):
+        heard.append(event)
+        if isinstance(event, Output) and b"ready" in event.data:
+            next(builder.root.glob("cache/**/waiting")).with_name("go").touch()
+
+    text = "FROM base\nRUN --mount=type=cache,target=/c touch /c/waiting; echo ready; until [ -e /c/go ]; do :; done\n"
+    builder.build(text, on_event=listen)
+    kinds = [type(event) for event in heard if getattr(event, "task", None) and "ready" in event.task.name]
+    assert kinds == [Started, Output, Completed]
+    assert next(event.size for event in heard if isinstance(event, Completed) and "ready" in event.task.name) == 0
 
 
 def test_two_builds_at_once_run_a_step_once(builder):
