@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,9 @@ class Staging:
         # The name tells everybody what it holds, as that of a blob does.
         named = path.with_name(digests.encoded(layer.digest))
         with store_errors(path, "cannot write"):
-            path.rename(named)
+            with suppress(FileExistsError):  # another step made the same: it may be on its way to the disk already
+                named.hardlink_to(path)
+            path.unlink()
         self._made.append(named)
         return replace(layer, path=named)
 
