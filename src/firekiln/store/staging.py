@@ -9,6 +9,8 @@ recorded.
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -47,12 +49,11 @@ class Staging:
         self._closed = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._made: list[Path] = []
+        self._folder: Path | None = None
 
     def layer(self, tree: Tree) -> Layer:
         """Write a Tree as a layer. Its file stays readable at `path` until the staging ends."""
-        path = self._store.temporary.folder / f"layer.{next(self._numbers)}"
-        self._made.append(path)
+        path = self._place() / f"layer.{next(self._numbers)}"
         layer = write_layer(tree, path)
         failpoint.reached("layer-written")
         # The name tells everybody what it holds, as that of a blob does.
@@ -61,7 +62,6 @@ class Staging:
             with suppress(FileExistsError):  # another step made the same: it may be on its way to the disk already
                 named.hardlink_to(path)
             path.unlink()
-        self._made.append(named)
         return replace(layer, path=named)
 
     def record(self, results: Mapping[str, Result], layer: Layer | None, lock: Lock) -> None:
@@ -92,10 +92,19 @@ class Staging:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        for path in self._made:
-            path.unlink(missing_ok=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         if error is None and self._error is not None:
             raise self._error
+
+    def _place(self) -> Path:
+        """A folder of this build's own: another one of this process may make, and remove, the same layer."""
+        with self._changed:
+            if self._folder is None:
+                parent = self._store.temporary.folder
+                with store_errors(parent, "cannot write to"):
+                    self._folder = Path(tempfile.mkdtemp(prefix="staging.", dir=parent))
+            return self._folder
 
     def _work(self) -> None:
         while True:
