@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import lzma
 import shutil
 import subprocess
 import tarfile
-import threading
-from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
@@ -27,6 +23,7 @@ from firekiln.rootfs.compression import Compression
 from firekiln.rootfs.tree import File, walk
 from firekiln.store import Store
 from gitserver import DAEMON, git, served
+from httpserver import serve_folder
 
 DOCKERFILE = "FROM scratch\nCOPY . /\n"
 
@@ -72,23 +69,6 @@ def archive(**members):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return data.getvalue()
-
-
-@contextmanager
-def http_server(folder):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress], ids=["plain", "gzip", "xz"])
@@ -148,7 +128,7 @@ def test_a_url_is_an_archive_or_a_dockerfile(build, tmp_path):
     folder.mkdir()
     (folder / "a.tgz").write_bytes(gzip.compress(archive(Dockerfile=DOCKERFILE, f="content")))
     (folder / "plain").write_text("FROM scratch\nCOPY <<EOF /g\nEOF\n")
-    with http_server(folder) as url:
+    with serve_folder(folder) as url:
         assert build.files(build(f"{url}/a.tgz")) == {"Dockerfile", "f"}
         assert "[internal] load remote build context" in build.ran()
         assert build.files(build(f"{url}/plain")) == {"g"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
-from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +12,7 @@ from firekiln.build import fetch as fetch_module
 from firekiln.build.fetch import fetch
 from firekiln.build.graph import HttpSource
 from firekiln.errors import BuildError
+from httpserver import serve
 
 DATA = b"some bytes\n" * 1000
 SHA256 = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -73,19 +73,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def url():
     with serve(Handler) as address:
         yield address
-
-
-@contextmanager
-def serve(handler):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def only(tree):
