@@ -179,16 +179,34 @@ DRIVES = {
 
 
 @pytest.fixture(scope="module")
-def disk(store, generic_kernel, tmp_path_factory):
-    """A disk that serves HTTP."""
+def make_disk(store, generic_kernel, tmp_path_factory):
+    """A function that exports a disk."""
     for program in ("grub-mkimage", "mformat"):
         if not shutil.which(program):
             pytest.skip(f"needs {program}")
     (store.kernels / generic_kernel.image.parent.name).symlink_to(generic_kernel.image.parent)
+
+    def make(image, words):
+        path = tmp_path_factory.mktemp("disk") / "x"
+        write(store, image, f"type=raw,dest={path},{words}")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def disk(store, make_disk):
+    """A disk that serves HTTP."""
     image = put_image(store, "server", busybox(), cmd=("/bin/sh", "-c", SERVER))
-    path = tmp_path_factory.mktemp("disk") / "x"
-    write(store, image, f"type=raw,dest={path},size=+8M,append={ADDRESS}")
-    return path
+    return make_disk(image, f"size=+8M,append={ADDRESS}")
+
+
+def disk_argv(path, drive, *more):
+    return [
+        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nodefaults"),
+        *("-no-user-config", "-vga", "std", "-display", "none", "-serial", "stdio", "-no-reboot"),
+        *("-drive", f"if=none,id=disk,format=raw,snapshot=on,file={path}", *DRIVES[drive], *more),
+    ]
 
 
 def firmware(name, folder):
@@ -210,13 +228,20 @@ def firmware(name, folder):
 @pytest.mark.parametrize("bios", ["SeaBIOS", "OVMF"])
 def test_a_disk_boots_and_answers(disk, tmp_path, bios, drive):
     port = free_port()
-    argv = [
-        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nodefaults"),
-        *("-no-user-config", "-vga", "std", "-display", "none", "-serial", "stdio", "-no-reboot"),
-        *firmware(bios, tmp_path),
-        *("-drive", f"if=none,id=disk,format=raw,snapshot=on,file={disk}", *DRIVES[drive]),
-        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8080", "-device", "virtio-net-pci,netdev=net"),
-    ]
+    network = ("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8080", "-device", "virtio-net-pci,netdev=net")
+    argv = disk_argv(disk, drive, *firmware(bios, tmp_path), *network)
     with running(argv) as console:
         console.await_text("serving")
         assert answer(port).endswith("from the disk")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_flipped_bit_of_a_verified_disk_stops_the_read(make_disk, marked):
+    path = make_disk(marked, "verity")
+    with running(disk_argv(path, "ahci")) as console:
+        console.await_text("changes go to overlay\nread it all\n")
+    flip(path, path.read_bytes().rindex(MARK * 100))
+    with running(disk_argv(path, "ahci")) as console:
+        console.await_text("the read was stopped\n")
+        console.await_text("firekiln: the process ended with status 0\n")

@@ -45,6 +45,7 @@ def test_several_outputs_are_written_one_after_the_other(store, tmp_path):
     [
         (("export", "app"), b"--output"),
         (("export", "app", "-o", "type=iso,dest=x"), b"no output of type iso"),
+        (("export", "app", "-o", "type=cpio,dest=x", "--verity"), b"x is of a type without"),
         (("export", "app", "-o", "type=ext4,dest=/dev/null"), b"no regular file"),
         (("export", "nobody/has-this", "-o", "-"), b"nobody/has-this"),
         (("build", "-o", "type=ext4", "."), b"dest is required"),

@@ -6,14 +6,15 @@ import pytest
 
 from firekiln.machine.export import Cpio, Erofs, Ext4, Squashfs
 from firekiln.machine.export.booting import Booting
+from firekiln.machine.export.verity import Verity
 from firekiln.machine.kernel import Kernel
 
 KERNEL = Kernel(kind="own", version="6", architecture="amd64", digest="sha256:0", image=Path("/k/vmlinux"))
 SCHEMA = Path(__file__).parents[4] / "shared" / "firecracker" / "firecracker.yaml"
 
 
-def booting(output, *, linked=True):
-    return Booting(output=output, kernel=KERNEL, linked=linked)
+def booting(output, *, linked=True, verity=None):
+    return Booting(output=output, kernel=KERNEL, linked=linked, verity=verity)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,17 @@ def booting(output, *, linked=True):
 def test_the_command_line_names_the_root_and_how_it_is_mounted(output, words):
     assert booting(output).command_line().split()[-3:] == words
     assert booting(output, linked=False).command_line().split()[-1] == "init=/.firekiln/init"
+
+
+def test_a_verified_root_is_read_only_and_its_hash_is_told_to_every_vmm():
+    check = Verity(blocks=7, salt=b"\1\2", root=b"\3" * 32)
+    made = booting(Ext4(dest="x", verity=True), linked=False, verity=check)
+    word = f"firekiln.verity=7:0102:{'03' * 32}"
+    words = ["root=/dev/vda", "ro", "rootfstype=ext4", word, "init=/.firekiln/init"]
+    assert made.command_line().split()[-5:] == words
+    firecracker = made.firecracker(Path("/d/x"), Path("/d/x.initrd"))
+    assert word in firecracker["boot-source"]["boot_args"].split()
+    assert firecracker["drives"][0]["is_read_only"]
 
 
 def test_an_initramfs_has_no_root():
