@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import _FIELD as ORDINARY  # type: ignore[attr-defined] # by it `dataclasses.fields` knows a field
-from dataclasses import MISSING, Field, FrozenInstanceError, field
+from dataclasses import MISSING, Field, FrozenInstanceError, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -42,6 +42,7 @@ def _made(cls: type, *, frozen: bool, eq: bool) -> type:
         "__match_args__": (),
         "__dataclass_fields__": fields,
         "__reduce__": _reduce,
+        "__replace__": replace,  # for `copy.replace`, from Python 3.13 on
     }
     members.setdefault("__repr__", _repr)
     if frozen:

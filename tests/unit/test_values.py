@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import sys
 from typing import ClassVar
 
 import pytest
@@ -114,6 +115,8 @@ def test_the_standard_library_knows_the_fields(made):
     assert dataclasses.is_dataclass(named)
     assert [item.name for item in dataclasses.fields(named)] == ["x", "y", "tags", "secret", "name"]
     assert dataclasses.replace(named, x=7) == made["Named"](x=7, name="n", tags=["a"])
+    if sys.version_info >= (3, 13):
+        assert copy.replace(named, x=7) == dataclasses.replace(named, x=7)
     assert dataclasses.asdict(named) == {"x": 1, "y": 3, "tags": ["a"], "secret": "", "name": "n"}
 
 
