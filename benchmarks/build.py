@@ -119,8 +119,10 @@ def compare(rows: list[str], rounds: int, wanted: list[str], place: Path | None)
         bench.scratch.mkdir()
         write_context(bench.context)
         builders = prepared(bench, data, wanted, stack)
-        measure(bench, builders, rows, rounds)
-        report(bench, builders, rows, rounds)
+        try:
+            measure(bench, builders, rows, rounds)
+        finally:  # what was measured before something failed is worth its line
+            report(bench, builders, rows, rounds)
 
 
 def prepared(bench: Bench, data: Path, wanted: list[str], stack: contextlib.ExitStack) -> list[Builder]:

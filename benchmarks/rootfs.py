@@ -124,7 +124,7 @@ def tar_ways(folder: Path, skipped: list[str]) -> Iterator[Way]:
         if not (present("tar", skipped) and present(program, skipped)):
             continue
         archive = folder / f"tree.tar.{suffix}"
-        quick = "gzip -6" if suffix == "gz" else "zstd -q -3"
+        quick = "gzip -1" if suffix == "gz" else "zstd -q -3"
         subprocess.run(["tar", "-C", str(folder / "tree"), "-I", quick, "-cf", str(archive), "."], check=True)
         yield ours(f"layer.{suffix}", f"tar.{suffix} to EROFS layer", out, archive, {f"tar.{suffix}": 1})
         argv = ["tar", "-C", str(out), "-I", program, "-xf", str(archive)]
