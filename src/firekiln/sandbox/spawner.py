@@ -208,7 +208,7 @@ def _die_with(spawner: int) -> None:
         os._exit(1)
 
 
-def _enter_namespace(watched: int, ids: str, control: str, path: str) -> None:
+def _enter_namespace(ours: int, watched: int, ids: str, control: str, path: str) -> None:
     """Become root of a user namespace, and leave a process in it that still sees the host's files."""
     from firekiln.sandbox import confine, keeper, userns  # noqa: PLC0415 - root has no use for them
     from firekiln.sandbox.idmap import IdMap  # noqa: PLC0415 - as above
@@ -218,6 +218,7 @@ def _enter_namespace(watched: int, ids: str, control: str, path: str) -> None:
     confine.make_private()
     channel = socket.socket(fileno=int(control))
     if os.fork() == 0:
+        os.close(ours)
         keeper.keep(channel, watched, path)
     channel.close()
 
@@ -235,7 +236,7 @@ def main() -> None:
     seccomp.program(os.uname().machine)  # once for all steps
     own = os.pidfd_open(os.getpid())
     if rootless:
-        _enter_namespace(int(watched), *rootless)
+        _enter_namespace(int(control), int(watched), *rootless)
     root.prepare(folder, rootless=bool(rootless))
     channel = socket.socket(fileno=int(control))
     channel.send(b"ready")
