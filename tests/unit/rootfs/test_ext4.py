@@ -346,6 +346,12 @@ def test_the_uuid_is_the_trees_own_unless_it_is_given(tmp_path):
     assert one != ext4.write(folder({b"b": file()}), tmp_path / "image").uuid
 
 
+def test_the_uuid_does_not_depend_on_where_files_lie(tmp_path):
+    tree = folder({b"a": file(b"1" * 9000), b"l": link(b"t" * 99), b"s": sparse(1 << 20, {1 << 19: b"2"})})
+    uuids = {ext4.write(tree, tmp_path / "image", size=size).uuid for size in (None, 64 * MIB, 3 << 30)}
+    assert len(uuids) == 1
+
+
 def test_an_empty_file_system_costs_little_at_any_size(tmp_path):
     ext4.empty(tmp_path / "image", 1 << 30)
     start = time.process_time()

@@ -84,7 +84,6 @@ flags, version, block, generation, file_acl_lo, size_high, obso_faddr, blocks_hi
 checksum_lo, reserved, extra_isize, checksum_hi, ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra,
 version_hi; i_projid, four zeros, and xattrs follow."""
 INODE_CHECKSUM_LO: Final = 124
-INODE_CHECKSUM_HI: Final = 130
 EXTRA_ISIZE: Final = 32
 INLINE_XATTRS: Final = 128 + EXTRA_ISIZE
 """Where xattrs start within an inode."""
