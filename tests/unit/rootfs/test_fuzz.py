@@ -40,7 +40,7 @@ def walked(reader):
     return lambda path: describe(reader(path))
 
 
-@pytest.mark.parametrize("rounds", [700, pytest.param(100_000, marks=[LONG, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [700, pytest.param(20_000, marks=[LONG, pytest.mark.timeout(1800)])])
 def test_ext4_images_that_a_guest_mangled(tmp_path, rounds):
     ext4.write(sample(), tmp_path / "image", journal=False, growth=False)
     data = (tmp_path / "image").read_bytes()
@@ -48,7 +48,7 @@ def test_ext4_images_that_a_guest_mangled(tmp_path, rounds):
     assert rounds // 10 < refused < rounds
 
 
-@pytest.mark.parametrize("rounds", [700, pytest.param(100_000, marks=[LONG, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [700, pytest.param(20_000, marks=[LONG, pytest.mark.timeout(1800)])])
 def test_mangled_erofs_images(tmp_path, rounds):
     erofs.write(sample(), tmp_path / "image")
     data = (tmp_path / "image").read_bytes()
@@ -56,7 +56,7 @@ def test_mangled_erofs_images(tmp_path, rounds):
     assert rounds // 10 < refused < rounds
 
 
-@pytest.mark.parametrize("rounds", [700, pytest.param(100_000, marks=[LONG, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [700, pytest.param(20_000, marks=[LONG, pytest.mark.timeout(1800)])])
 def test_mangled_cpio_archives(tmp_path, rounds):
     cpio.write(sample(room=14), tmp_path / "image")
     data = (tmp_path / "image").read_bytes()
@@ -64,7 +64,7 @@ def test_mangled_cpio_archives(tmp_path, rounds):
     assert rounds // 10 < refused < rounds
 
 
-@pytest.mark.parametrize("rounds", [700, pytest.param(100_000, marks=[LONG, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [700, pytest.param(20_000, marks=[LONG, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("whiteouts", [False, True])
 def test_mangled_tar_archives(tmp_path, rounds, whiteouts):
     with (tmp_path / "image").open("wb") as out:
@@ -89,7 +89,7 @@ def with_checksums(data):
     return bytes(archive)
 
 
-@pytest.mark.parametrize("rounds", [200, pytest.param(20_000, marks=[LONG, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("rounds", [200, pytest.param(3_000, marks=[LONG, pytest.mark.timeout(1800)])])
 def test_ext4_journals_that_a_guest_mangled(tmp_path, rounds):
     ext4.write(sample(), tmp_path / "image", growth=False)
     sound = (tmp_path / "image").read_bytes()
