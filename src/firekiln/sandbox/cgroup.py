@@ -1,6 +1,6 @@
 """Control groups: the limits of all steps of a runner together, and of one step.
 
-    firekiln-TOKEN/           made for a runner, locked while it lives; pids.max holds all of its steps
+    firekiln-steps-TOKEN/     made for a runner, locked while it lives; pids.max holds all of its steps
         spawner/              where the spawner and, unless they have limits of their own, its steps are
         step-N/               one step with limits of its own (memory, cpu)
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import signal
 import threading
@@ -31,7 +32,8 @@ from firekiln.errors import SandboxError
 from firekiln.sandbox.limits import Limits
 from firekiln.values import dataclass
 
-_PREFIX: Final = "firekiln-"
+_PREFIX: Final = "firekiln-steps-"
+_OURS: Final = re.compile(_PREFIX + "[0-9a-f]{12}")
 _PERIOD_US: Final = 100_000
 _LEAST_QUOTA_US: Final = 1000
 _END_SECONDS: Final = 2.0
@@ -172,7 +174,7 @@ def _made(place: Path) -> Iterator[Path]:
 
 def _sweep(place: Path) -> None:
     """Remove the groups of processes that were killed: those that nobody has locked."""
-    for folder in place.glob(f"{_PREFIX}*"):
+    for folder in filter(lambda path: _OURS.fullmatch(path.name), place.glob(f"{_PREFIX}*")):
         with contextlib.suppress(OSError), ExitStack() as held:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             held.callback(os.close, lock)

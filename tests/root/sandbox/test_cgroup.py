@@ -49,13 +49,17 @@ def test_a_group_of_version_2_gets_the_controller_and_goes_with_all_that_is_in_i
 
 def test_a_group_that_nobody_locked_is_swept_and_one_in_use_is_not(controller):
     place = cgroup.find(controller).folder
-    forsaken = place / "firekiln-forsaken"
+    forsaken = place / "firekiln-steps-0123456789ab"
     (forsaken / "step-1").mkdir(parents=True)
+    foreign = place / "firekiln-steps-of-another"
+    foreign.mkdir()
     with subprocess.Popen(["sleep", "97"]) as process:
         (forsaken / "step-1/cgroup.procs").write_text(str(process.pid))
         with cgroup._made(place) as kept:
             cgroup._sweep(place)
             assert kept.is_dir()
             assert not forsaken.exists()
+            assert foreign.is_dir()
         assert process.wait(3) == -9
+    foreign.rmdir()
     assert not kept.exists()
