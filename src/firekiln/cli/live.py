@@ -64,16 +64,19 @@ class Live:
         self._drawn: list[int] = []
         """The widths of the lines that are to be taken back: a narrower terminal has broken them."""
         self._closed = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, name="firekiln-progress", daemon=True)
-        self._ticker.start()
+        self._ticker: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
         with self._guard:
+            if self._ticker is None:
+                self._ticker = threading.Thread(target=self._tick, name="firekiln-progress", daemon=True)
+                self._ticker.start()
             self._note(event)
 
     def close(self) -> None:
         self._closed.set()
-        self._ticker.join()
+        if self._ticker is not None:
+            self._ticker.join()
         with self._guard:
             self._running.clear()
             self._draw()

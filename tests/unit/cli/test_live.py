@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from fcntl import ioctl
 
@@ -82,6 +83,13 @@ def test_a_step_that_failed_leaves_its_last_lines(view):
     assert said[0] == " => ERROR RUN make: exit code: 2"
     assert said[1:21] == [f" => # line {number}" for number in range(10, 30)]
     assert said[21:] == [" => CANCELED RUN sleep"]
+
+
+def test_a_view_that_is_closed_leaves_no_thread(view):
+    view.after(Started(task=events.task("x")))
+    assert "firekiln-progress" in {thread.name for thread in threading.enumerate()}
+    view.close()
+    assert "firekiln-progress" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_stages_stay_together(view):
