@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firekiln.errors import MachineError
 from firekiln.machine.kernel.apt import Apt, Archive, run
@@ -14,6 +14,9 @@ from firekiln.machine.kernel.bzimage import extract_elf
 from firekiln.machine.kernel.catalog import Kernel, Kind, NewKernel, NewModule, add
 from firekiln.machine.kernel.modules import dependencies, load_order, normal
 from firekiln.machine.kernel.options import features_of, parse_options
+
+if TYPE_CHECKING:
+    import tarfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,8 @@ def _pull(root: Path, flavour: Flavour, architecture: str, archive: Archive, pro
 
 def unpack(deb: Path, *, version: str, architecture: str, flavour: Flavour = CLOUD) -> NewKernel:
     """The kernel in Debian's package `deb`: its image, and the modules that its flavour wants with what they need."""
+    import tarfile  # noqa: PLC0415 - who runs a machine rarely pulls a kernel
+
     with tempfile.TemporaryFile(dir=deb.parent) as spool:
         run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=spool.fileno())
         spool.seek(0)
