@@ -46,7 +46,7 @@ def home() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def as_user(folder: Path, *argv, **options) -> subprocess.CompletedProcess:
+def as_user(folder: Path, *argv, timeout=120, **options) -> subprocess.CompletedProcess:
     """Run a command as an ordinary user, whose home `folder` is, and whose it becomes."""
     argv = [str(AS_USER), "--home", str(folder), *map(str, argv)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, **options)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, **options)

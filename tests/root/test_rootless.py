@@ -298,3 +298,36 @@ def test_pruning_removes_what_belongs_to_others_too(home, context):
     assert done.returncode == 0, done.stderr
     left = [*(root / "cache").iterdir(), *(root / "tmp").iterdir(), *(root / "snapshots").glob("*/*")]
     assert left == []
+
+
+def test_root_of_a_container_builds_in_a_namespace_within(home, context):
+    inside = ["unshare", "--user", "--map-root-user", "--map-auto"]
+    if as_user(home, *inside, "true").returncode:
+        pytest.skip("unshare knows no --map-auto")
+    text = BASE + STEPS["another user"] + "\nUSER root\n" + STEPS["owners"].replace("65535", "9") + "\n"
+    made = []
+    for name, within in (("direct", []), ("nested", inside)):
+        argv = [BIN / "firekiln", "--root", home / name, *options(context, text)]
+        done = as_user(home, *within, *argv, env=env())
+        assert done.returncode == 0, done.stderr
+        made.append(done.stdout)
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="needs mmdebstrap")
+def test_a_users_debian_is_roots(home, tmp_path):
+    command = [BIN / "firekiln", "--root"]
+    create = ["base", "create", "debian:bookworm-slim"]
+    subprocess.run([*command, tmp_path / "store", *create], check=True, capture_output=True, timeout=250)
+    done = as_user(home, *command, home / "debian", *create, timeout=250)
+    assert done.returncode == 0, done.stderr
+    theirs, ours = home / "debian", tmp_path / "store"
+    assert names(theirs / "blobs/sha256") == names(ours / "blobs/sha256")
+    assert names(theirs / "tmp") == []
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())

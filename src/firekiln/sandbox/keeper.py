@@ -168,11 +168,10 @@ def _sweep(*, folder: str, layers: str, temporary: str) -> Answer:
     return None, ()
 
 
-_SHORT: Final[dict[str, Callable[..., Answer]]] = {"tmpfs": _tmpfs, "clone": _clone, "own": _own}
+_SHORT: Final[dict[str, Callable[..., Answer]]] = {"tmpfs": _tmpfs, "clone": _clone, "own": _own, "reveal": _reveal}
 _LONG: Final[dict[str, Callable[..., Answer]]] = {
     "layer": _layer,
     "unpack": _unpack,
-    "reveal": _reveal,
     "remove": _remove,
     "sweep": _sweep,
 }
