@@ -177,6 +177,11 @@ def test_what_a_disk_cannot_be_is_said(store, image, tmp_path, words):
 
 def test_a_missing_loader_is_named_with_its_package(disk, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgramError, match="mformat") as error:
+        disk()
+    assert "apt-get install mtools" in error.value.hint
+    for name in ("mformat", "mmd", "mcopy"):
+        (tmp_path / name).touch(mode=0o755)
     with pytest.raises(MissingProgramError, match="grub-mkimage") as error:
         disk()
     assert "apt-get install grub-common" in error.value.hint

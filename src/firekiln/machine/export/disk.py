@@ -46,6 +46,7 @@ class Contents:
 
 def write(contents: Contents, output: Raw, path: Path, meter: Meter) -> None:
     """Write the disk to the empty file `path`. RootfsError, ExportError, MissingProgramError, OSError."""
+    fat.require()
     esp, root = ALIGNMENT + _LOADER, ALIGNMENT + _LOADER + _esp_size(contents)
     serial = int.from_bytes(_derived(contents, "esp").bytes[:4], "big")
     loaders = grub.loaders(fat.volume_id(serial), sector=ALIGNMENT // SECTOR)

@@ -39,6 +39,12 @@ def write(path: Path, *, start: int, size: int, serial: int, label: str, files: 
             tools.run("mcopy", "-o", str(source), f"::/{target}")
 
 
+def require() -> None:
+    """MissingProgramError where mtools are absent."""
+    for name in ("mformat", "mmd", "mcopy"):
+        find_program(name, "mtools")
+
+
 def volume_id(serial: int) -> str:
     """A FAT's UUID as Linux and GRUB write it."""
     return f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"

@@ -216,7 +216,11 @@ def _give_name(new: _New) -> None:
 def _sweep(dest: Path) -> None:
     """Remove what killed writers of `dest` have left."""
     pattern = re.compile(rf"\.{re.escape(dest.name[:200])}\.firekiln-[0-9a-f]{{12}}")
-    for entry in list(os.scandir(dest.parent)):
+    try:
+        entries = list(os.scandir(dest.parent))
+    except PermissionError:  # a folder may be for writing only
+        return
+    for entry in entries:
         if pattern.fullmatch(entry.name) and (
             entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
         ):
