@@ -92,12 +92,15 @@ def test_a_qcow2_holds_the_same_ext4(store, tmp_path, compression):
     assert not (tmp_path / "q.firecracker.json").exists()
 
 
-@pytest.mark.parametrize("kind", ["ext4", "erofs", "squashfs", "cpio"])
+@pytest.mark.parametrize("kind", ["ext4", "erofs", "squashfs", "cpio", "raw"])
 def test_an_ordinary_user_gets_the_same_bytes_as_root(kind):
     if kind == "squashfs" and not shutil.which("mksquashfs"):
         pytest.skip("needs squashfs-tools")
+    if kind == "raw" and not (shutil.which("grub-mkimage") and shutil.which("mformat")):
+        pytest.skip("needs grub-pc-bin, grub-efi-amd64-bin, mtools")
     with tempfile.TemporaryDirectory() as name, Store.open(Path(name) / "store") as store:
         add_kernel(store, *MODULES)
+        add_kernel(store, *MODULES, kind="generic")
         image = put_image(store, "app", lower(), upper(), cmd=("/bin/app",))
         write(store, image, f"type={kind},dest={name}/root")
         Path(name).chmod(0o777)
