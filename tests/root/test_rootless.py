@@ -331,3 +331,15 @@ def test_a_users_debian_is_roots(home, tmp_path):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_host_that_allows_no_namespace_is_told_which_setting_does(home, context):
+    inside = ["unshare", "--user", "--map-root-user", "--map-auto"]
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces"  # in this namespace alone
+    if as_user(home, *inside, "sh", "-c", forbid).returncode:
+        pytest.skip("unshare knows no --map-auto")
+    argv = [BIN / "firekiln", "--root", home / "forbidden", *options(context, "FROM scratch\nRUN true\n")]
+    done = as_user(home, *inside, "sh", "-c", f"{forbid}; exec {' '.join(map(str, argv))}")
+    assert done.returncode == 1
+    assert "building without root needs user namespaces, which user.max_user_namespaces=0 forbids" in done.stderr
+    assert "hint: as root: sysctl -w user.max_user_namespaces=15000" in done.stderr

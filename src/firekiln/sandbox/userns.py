@@ -35,7 +35,9 @@ def enter(ids: IdMap) -> None:
         os.close(writing)
         _, status = os.waitpid(child, 0)
     if status:
-        raise PermissionError(f"cannot map ids: exit status {os.waitstatus_to_exitcode(status)}")
+        raise PermissionError(
+            "cannot map ids: newuidmap and newgidmap are refused (their set-user-ID bit may be without effect here)"
+        )
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
