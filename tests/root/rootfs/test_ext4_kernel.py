@@ -1,6 +1,7 @@
 """What the kernel makes of our ext4 images, and what we make of what the kernel leaves behind."""
 
 import fcntl
+import itertools
 import os
 import shutil
 import struct
@@ -44,11 +45,11 @@ def mounted(source, path, *, kind="ext4", options="loop"):
 def unmount(path):
     """A tmpfs is busy until the kernel's worker has let go of the loop device of an image on it."""
     source = subprocess.run(["findmnt", "-no", "SOURCE", path], capture_output=True, text=True, check=True).stdout
-    waited_for(lambda: not subprocess.run(["umount", path], check=False, capture_output=True).returncode)
+    if not waited_for(lambda: not subprocess.run(["umount", path], check=False, capture_output=True).returncode):
+        subprocess.run(["umount", "--lazy", path], check=True)
     if source.startswith("/dev/loop"):
         lower = Path("/sys/block") / Path(source.strip()).name / "loop" / "backing_file"
-        # Until then it may still write to the image; a mount namespace of somebody else may hold it for longer.
-        waited_for(lambda: not backed_by(lower, path.parent), give_up=True)
+        waited_for(lambda: not backed_by(lower, path.parent))  # until then it may still write to the image
 
 
 def backed_by(attribute, folder_of_images):
@@ -59,13 +60,12 @@ def backed_by(attribute, folder_of_images):
         return False
 
 
-def waited_for(condition, *, give_up=False):
+def waited_for(condition):
+    """Whether it came true; a copy of a mount in somebody else's namespace may hold a file or device for longer."""
     deadline = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > deadline:
-            assert give_up, "a mount is still busy"
-            return
+    while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
+    return met
 
 
 @pytest.fixture
@@ -75,15 +75,20 @@ def memory(tmp_path):
         yield path
 
 
+numbers = itertools.count()
+
+
 def check_what_the_kernel_sees(memory, tree):
     flat = merge([tree])
-    ext4.write(flat, memory / "image")
-    e2fsck(memory / "image")
+    image = memory / f"image-{next(numbers)}"  # a loop device that is still there would have the former content
+    ext4.write(flat, image)
+    e2fsck(image)
     with (
-        mounted(memory / "image", memory / "mnt", options="ro,loop") as mount,
+        mounted(image, memory / "mnt", options="ro,loop") as mount,
         directory.opened(mount, xattrs=True) as seen,
     ):
         same(flat, seen)
+        image.unlink()
         expected = {path: blocks_of(node) for path, node in walk(flat) if isinstance(node, File)}
         found = {path: blocks_of(node) for path, node in walk(seen) if isinstance(node, File)}
         for path, blocks in expected.items():
