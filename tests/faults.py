@@ -205,7 +205,7 @@ class Disk:
     def _free(self) -> int:
         os.sync()
         space = os.statvfs(self.path)
-        return space.f_bfree * space.f_frsize
+        return space.f_bavail * space.f_frsize
 
 
 def failure_of(action) -> FirekilnError | None:

@@ -87,7 +87,7 @@ def tag(obj: dict[str, Any], image: str, reference: str) -> None:
 def rmi(obj: dict[str, Any], force: bool, names: Sequence[str]) -> None:
     """Remove images, or names of them."""
     failed: list[FirekilnError] = []
-    with Store.open(obj["root"]) as store:
+    with Store.open(obj["root"]) as store, store.making_room():
         for name in names:
             try:
                 if not force:

@@ -81,7 +81,7 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
         f"  - all {'images without at least one container associated to them' if everything else 'dangling images'}\n"
         f"  - {'all' if everything else 'unused'} build cache" + ("\n  - all unused kernels\n" if everything else "\n"),
     )
-    with Store.open(obj["root"]) as store:
+    with Store.open(obj["root"]) as store, store.making_room():
         stopped = _remove_machines(State(store.machines), until)
         parts = [
             prune_images(store, everything=everything, until=until),
@@ -151,7 +151,7 @@ def prune_builder(obj: dict[str, Any], everything: bool, force: bool, filters: S
     until = _until(filters)
     limit = parse_size(keep, "--keep-storage") if keep else None
     _confirm(force, f"This will remove {'all' if everything else 'unused'} build cache.")
-    with Store.open(obj["root"]) as store:
+    with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_cache(store, everything=everything, until=until, keep=limit)
         clean(store)
     _report(pruned)
@@ -172,7 +172,7 @@ def prune_image(obj: dict[str, Any], everything: bool, force: bool, filters: Seq
     until = _until(filters)
     kind = "images without at least one container associated to them" if everything else "dangling images"
     _confirm(force, f"This will remove all {kind}.")
-    with Store.open(obj["root"]) as store:
+    with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_images(store, everything=everything, until=until)
         clean(store)
     _report(pruned)

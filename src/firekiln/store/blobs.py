@@ -138,11 +138,17 @@ class Blobs:
             with suppress(FileNotFoundError):
                 path.unlink()
 
-    def take(self, digest: str, folder: Path) -> None:
-        """Move a blob away; a missing one is no error. Only `gc` may know that nobody needs it."""
+    def take(self, digest: str, folder: Path | None) -> None:
+        """Move a blob away, or delete it where there is no place; a missing one is no error.
+
+        Only `gc` may know that nobody needs it.
+        """
         path = self.path(digest)
         with store_errors(path, "cannot remove"), suppress(FileNotFoundError):
-            path.rename(folder / path.name)
+            if folder is not None:
+                path.rename(folder / path.name)
+            else:
+                path.unlink()
 
     def all(self) -> Iterator[Blob]:
         """Every blob, in no order."""

@@ -10,8 +10,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from firekiln.errors import StoreError
 from firekiln.store import locks
-from firekiln.store.durable import store_errors
+from firekiln.store.durable import is_full, store_error
 from firekiln.store.leases import of_processes
 from firekiln.store.store import Store
 from firekiln.values import dataclass
@@ -36,13 +37,26 @@ def collect(store: Store) -> Collected:
     candidates = list(store.blobs.all())
     if not candidates:
         return Collected()
-    with store_errors(store.temporary.parent, "cannot write to"):
-        grave = Path(tempfile.mkdtemp(prefix="collected.", dir=store.temporary.folder))
+    grave = _grave(store)
     with store.locks.held(locks.BLOBS):
         needed = in_use(store) | store.index.layers_of_results() | store.images.blobs()
         removed = [blob for blob in candidates if blob.digest not in needed]
         for blob in removed:
             store.blobs.take(blob.digest, grave)
-    shutil.rmtree(grave, ignore_errors=True)
+    if grave is not None:
+        shutil.rmtree(grave, ignore_errors=True)
     store.integrity.forget(blob.path for blob in removed)
     return Collected(blobs=len(removed), size=sum(blob.size for blob in removed))
+
+
+def _grave(store: Store) -> Path | None:
+    """Where blobs die while builds go on; None where the disk has no room for a folder: they then wait."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="collected.", dir=store.temporary.folder))
+    except OSError as error:
+        if not is_full(error):
+            raise store_error(error, store.temporary.parent, "cannot write to") from error
+    except StoreError as error:
+        if not isinstance(error.__cause__, OSError) or not is_full(error.__cause__):
+            raise
+    return None

@@ -61,6 +61,10 @@ _TOUCH_AFTER = 3600
 _BUSY_SECONDS = 30.0
 _DAMAGED = -1
 """Stands for the inode of an index that is damaged and can't be moved away."""
+_ROOM = 256 << 10
+"""Bytes: with less it is not opened. SQLite maps its log's index, and a page that finds no block ends the process."""
+_TRIALS, _PAUSE = 10, 0.05
+_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 _LEAST_SPACE = 1 << 20
 """Bytes: with less, a failure of SQLite's is put down to the full disk, whatever it calls it."""
 
@@ -216,6 +220,7 @@ class Index:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             if self._is_writable():
+                self._check_room()
                 connection = sqlite3.connect(
                     self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
@@ -229,6 +234,14 @@ class Index:
                 raise
             self._connection = connection
         return self._connection
+
+    def _check_room(self) -> None:
+        """OSError where the disk is too full, also after a moment: xfs frees what was deleted in the background."""
+        for _ in range(_TRIALS):
+            if _free(self._path.parent) >= _ROOM:
+                return
+            time.sleep(_PAUSE)
+        raise OSError(errno.ENOSPC, "")
 
     def _is_writable(self) -> bool:
         return os.access(self._path.parent, os.W_OK) and (not self._path.exists() or os.access(self._path, os.W_OK))
@@ -256,9 +269,8 @@ class Index:
     def _error(self, error: sqlite3.DatabaseError) -> StoreError:
         if not self._is_writable():
             return store_error(OSError(errno.EROFS, ""), self._path, "cannot write")
-        space = os.statvfs(self._path.parent)
         # Where the disk is full SQLite may call it an I/O error: the log's index could not grow.
-        if "full" in str(error) or space.f_bavail * space.f_frsize < _LEAST_SPACE or not space.f_favail:
+        if getattr(error, "sqlite_errorname", "") in _FULL or _free(self._path.parent) < _LEAST_SPACE:
             return store_error(OSError(errno.ENOSPC, ""), self._path, "cannot write")
         return StoreError(f"cannot use the index {self._path}: {error}")
 
@@ -304,6 +316,12 @@ def _write(connection: sqlite3.Connection, *writes: _Write) -> None:
 
 def _stamps(stamps: Mapping[str, str]) -> _Write:
     return "INSERT OR REPLACE INTO stamps VALUES (?, ?)", list(stamps.items())
+
+
+def _free(folder: Path) -> int:
+    """Bytes that anybody may still use there, as `df` has it; nothing without an inode to be had."""
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize if space.f_favail or not space.f_files else 0
 
 
 def _inode(path: Path) -> int:

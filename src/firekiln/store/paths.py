@@ -7,6 +7,7 @@ ROOT/index.db           results of build steps and facts about layers (SQLite, W
 ROOT/leases/NAME        digests that somebody uses, one a line
 ROOT/lock               byte ranges of it are the locks between processes
 ROOT/tmp/NAME/          what a process is writing, and its lease; swept when it is gone
+ROOT/ballast            space to remove things with when the disk is full
 ROOT/damaged/           what was set aside because its bytes were wrong
 ROOT/cache/             folders of RUN --mount=type=cache
 ROOT/contexts/          digests of build contexts' files by what stat(2) says of them: may be lost, costs work only

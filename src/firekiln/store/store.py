@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,8 @@ from firekiln.store.paths import store_root
 from firekiln.store.temporary import Temporary
 
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
+_BALLAST = 1 << 20
+"""Bytes that removing something may need: new versions of the indexes."""
 _FOLDERS = ("blobs/sha256", "leases", "tmp", "cache", "kernels", "machines")
 
 
@@ -56,6 +59,17 @@ class Store:
         self.index.close()
         self.lease.close()
         self.temporary.close()
+
+    @contextmanager
+    def making_room(self) -> Iterator[None]:
+        """While what takes space is removed: where the disk is full even that needs some, which is kept for it."""
+        ballast = self.root / "ballast"
+        with store_errors(ballast, "cannot remove"):
+            ballast.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            _load_ballast(self.root)
 
     def check_writable(self) -> None:
         """StoreError where nothing can be written to it: before something is fetched for it."""
@@ -126,5 +140,12 @@ def _create(root: Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in _FOLDERS:
             (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _load_ballast(root)
         # Written last: its presence says that the folders are there.
         (root / "oci-layout").write_text(_LAYOUT)
+
+
+def _load_ballast(root: Path) -> None:
+    """Keep some space for the day when there is none. It is no error if there is none today."""
+    with suppress(OSError), (root / "ballast").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _BALLAST)
