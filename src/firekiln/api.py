@@ -474,7 +474,7 @@ def _sources(store: Store, events: Events, *, pull: Pull) -> list[ImageSource]:
 def clean(store: Store) -> None:
     """After pruning, as an ordinary user: remove the files of other owners that belonged to what is gone."""
     with _namespaces(store, None) as runner:
-        runner.clean()
+        runner.clean(list(store.temporary.folder.iterdir()))
 
 
 def _namespaces(store: Store, processes: int | None) -> NamespaceRunner:

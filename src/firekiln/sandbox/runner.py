@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -78,14 +79,14 @@ class NamespaceRunner:
                 self._launcher = None
             self._groups.close()
 
-    def clean(self) -> None:
-        """Remove what is left in `work`, snapshots of layers that are gone, and leavings of killed runners, where only
-        root of our user namespace can. SandboxError where we can have none.
+    def clean(self, leavings: Collection[Path]) -> None:
+        """Remove `leavings`, snapshots of layers that are gone, and what killed runners left, where only root of our
+        user namespace can. SandboxError where we can have none.
         """
-        if is_host_root() or not (_holds_any(self._snapshots) or _holds_any(self._work)):
+        if is_host_root() or not (leavings or (self._snapshots.is_dir() and any(self._snapshots.iterdir()))):
             return
         authority = self._started().authority  # the sweep comes with the start
-        for left in self._work.iterdir():
+        for left in leavings:
             authority.remove(left)
 
     def supports(self, networks: Sequence[str]) -> bool:
@@ -177,6 +178,9 @@ class NamespaceRunner:
     def _rootless(self) -> Rootless:
         ids = own_map()
         self._snapshots.mkdir(mode=0o700, exist_ok=True)
+        found = self._snapshots.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise SandboxError(f"{self._snapshots} is not ours: layers for steps are kept there")
         return Rootless(ids=ids, snapshots=self._snapshots)
 
     def _hold(self, spawner: int) -> None:
@@ -195,10 +199,6 @@ class NamespaceRunner:
             if self._launcher is launcher:
                 self._launcher = None
         launcher.close()
-
-
-def _holds_any(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is not None
 
 
 def _pid_max_is_private() -> bool:
