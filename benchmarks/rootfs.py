@@ -9,8 +9,8 @@ else the host does meets all of them; what a way wrote is removed before the nex
 for each tree: medians of seconds and of processor seconds, the highest peak of memory, and how ours compare with the
 others.
 
-Everything lies in DIR (/dev/shm, a tmpfs, by habit), which wants seven times the size of the tree. Loop mounts and XFS want
-root, and a way whose program is missing is left out and named.
+Everything lies in DIR (/dev/shm, a tmpfs, by habit), which wants seven times the size of the tree. Loop mounts and XFS
+want root, and a way whose program is missing is left out and named.
 """
 
 import argparse
