@@ -46,7 +46,7 @@ def stop(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> No
 @click.pass_context
 def kill(ctx: click.Context, word: str, machines: Sequence[str]) -> None:
     """Send the processes of machines a signal."""
-    from firekiln.machine.contract import signal_number  # noqa: PLC0415 - imported when used
+    from firekiln.machine.signals import signal_number  # noqa: PLC0415 - imported when used
 
     number = signal_number(word)
     _each(ctx, machines, lambda machine: machine.kill(number))

@@ -10,23 +10,20 @@ line) is carried as Python holds it, with lone surrogates U+DC80…U+DCFF, which
 from __future__ import annotations
 
 import json
-import posixpath
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Interface
-from typing import TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
 from firekiln.errors import MachineError, UsageError
-from firekiln.oci.config import ImageConfig, Json
+from firekiln.machine.channel import Channel, SerialPort
+from firekiln.machine.process import Process
+from firekiln.oci.config import Healthcheck, Json
+from firekiln.values import dataclass
 
 VERSION = 1
 DOCUMENT_LIMIT = 1 << 20
 """Bytes that the guest reads at most."""
-ARGUMENT_LIMIT = 128 * 1024
-"""Bytes of one argument or variable, its NUL included: Linux's MAX_ARG_STRLEN."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_STOP_TIMEOUT_MS = 10_000
 _SERIAL_LIMIT = 20  # VIRTIO_BLK_ID_BYTES
 
 
@@ -53,15 +50,17 @@ class Root:
     """The root file system: EROFS layers, lowest first, under one writable ext4 drive.
 
     Without `scratch` changes live in memory and die with the machine. The scratch drive holds `upper` and `work`;
-    the guest makes them on an empty file system.
+    the guest makes them on an empty file system. `read_only`: the process finds it read-only.
     """
 
     layers: tuple[Drive, ...]
     scratch: Drive | None = None
+    read_only: bool = False
 
     def to_json(self) -> dict[str, Json]:
         scratch = self.scratch.to_json() if self.scratch else None
-        return {"layers": [drive.to_json() for drive in self.layers], "scratch": scratch}
+        layers: list[Json] = [drive.to_json() for drive in self.layers]
+        return {"layers": layers, "scratch": scratch, "read_only": self.read_only}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,37 +69,6 @@ class FlatRoot:
 
     def to_json(self) -> dict[str, Json]:
         return {"flat": True}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SerialPort:
-    """A virtio-serial port of that name (QEMU)."""
-
-    name: str = "firekiln.agent"
-
-    def to_json(self) -> dict[str, Json]:
-        return {"type": "virtio-serial", "name": self.name}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vsock:
-    """The guest connects to this port of the host; Firecracker passes it on to the Unix socket `PATH_port`."""
-
-    port: int = 1024
-
-    def to_json(self) -> dict[str, Json]:
-        return {"type": "vsock", "port": self.port}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Console:
-    """No channel: the process has the console for its standard input and output, and nobody is told of its end."""
-
-    def to_json(self) -> dict[str, Json]:
-        return {"type": "console"}
-
-
-Channel: TypeAlias = SerialPort | Vsock | Console
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,92 +115,175 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rlimit:
-    """One resource limit by its name without RLIMIT_ (`nofile`); None is unlimited."""
+class DriveMount:
+    """A drive's file system, or the folder `subpath` of it, at `target`: an absolute path of the guest."""
 
-    name: str
-    soft: int | None
-    hard: int | None
+    target: str
+    drive: Drive
+    fstype: str = "ext4"
+    read_only: bool = False
+    subpath: str | None = None
 
     def to_json(self) -> dict[str, Json]:
-        return {"name": self.name, "soft": self.soft, "hard": self.hard}
-
-
-NOFILE = Rlimit(name="nofile", soft=1_048_576, hard=1_048_576)
-"""As containerd gives its containers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """What `run` says beside the image. None (or nothing) leaves the image's word; see `Process.from_image`.
-
-    `entrypoint` "" removes the image's; `env` holds `NAME=value`, or `NAME` alone, which removes the variable.
-    """
-
-    args: tuple[str, ...] = ()
-    entrypoint: str | None = None
-    env: tuple[str, ...] = ()
-    user: str | None = None
-    working_dir: str | None = None
-    stop_signal: str | None = None
-    stop_timeout_ms: int = DEFAULT_STOP_TIMEOUT_MS
-    stdin: bool = False
+        return {
+            "type": "drive",
+            "target": self.target,
+            "drive": self.drive.to_json(),
+            "fstype": self.fstype,
+            "read_only": self.read_only,
+            "subpath": self.subpath,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """The process that a machine is there for.
+class TmpfsMount:
+    """Memory at `target`. `size` is in bytes, 0 the kernel's default; `options` are words of mount(8) (`noexec`)."""
 
-    `env` is complete but for HOME, which the guest adds from the image's passwd where it is missing or empty. `user`
-    is USER's word, resolved in the guest ("" is root). `cwd` is absolute. `stdin` opens a pipe from the host, else
-    standard input is /dev/null. The stop signal and time-out serve where the guest itself must stop the process.
-    """
+    target: str
+    size: int = 0
+    mode: int = 0o1777
+    options: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "type": "tmpfs",
+            "target": self.target,
+            "size": self.size,
+            "mode": self.mode,
+            "options": list(self.options),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMount:
+    """A folder that the VMM shares under `tag`."""
+
+    target: str
+    type: Literal["virtiofs", "9p"]
+    tag: str
+    read_only: bool = False
+
+    def to_json(self) -> dict[str, Json]:
+        return {"type": self.type, "target": self.target, "tag": self.tag, "read_only": self.read_only}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMount:
+    """A regular file at `target`, which the document itself carries: bytes without NUL."""
+
+    target: str
+    data: bytes
+    mode: int = 0o644
+
+    def to_json(self) -> dict[str, Json]:
+        return {"type": "file", "target": self.target, "data": _text(self.data), "mode": self.mode}
+
+
+Mount: TypeAlias = DriveMount | TmpfsMount | SharedMount | FileMount
+"""What is mounted before the process starts, in the order of the document."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    """A file that the guest writes before the process starts: bytes without NUL."""
+
+    path: str
+    data: bytes
+    mode: int = 0o644
+
+    def to_json(self) -> dict[str, Json]:
+        return {"path": self.path, "mode": self.mode, "data": _text(self.data)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Init:
+    """An init of the image that becomes PID 1; `argv[0]` is its path."""
 
     argv: tuple[str, ...]
-    env: tuple[str, ...]
-    user: str = ""
-    cwd: str = "/"
-    stop_signal: int = signal.SIGTERM
-    stop_timeout_ms: int = DEFAULT_STOP_TIMEOUT_MS
-    stdin: bool = False
-    rlimits: tuple[Rlimit, ...] = (NOFILE,)
+
+    def to_json(self) -> dict[str, Json]:
+        return {"argv": list(self.argv)}
+
+
+RestartName: TypeAlias = Literal["no", "on-failure", "always", "unless-stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """When the process is started again after its end; `retries` (0: without limit) is on-failure's alone."""
+
+    policy: RestartName = "no"
+    retries: int = 0
 
     @classmethod
-    def from_image(cls, config: ImageConfig, overrides: Overrides, *, hostname: str) -> Process:
-        """Compose as `docker run` does (dockerd's `merge` and `CreateDaemonEnvironment`).
-
-        Arguments replace CMD; --entrypoint replaces ENTRYPOINT and drops the image's CMD. UsageError where no command
-        is left, and for a word that no process can be given.
-        """
-        cwd = overrides.working_dir or config.working_dir or "/"
-        if not cwd.startswith("/"):
+    def parse(cls, text: str) -> Restart:
+        """`no`, `on-failure`, `on-failure:3`, `always`, `unless-stopped`; Docker's errors."""
+        name, colon, number = text.partition(":")
+        if name not in get_args(RestartName) and name:
             raise UsageError(
-                f"the working directory '{cwd}' is invalid, it needs to be an absolute path",
-                hint="give --workdir a path that starts with /",
+                f"invalid restart policy: unknown policy '{name}'",
+                hint="use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
             )
-        process = cls(
-            argv=_argv(config, overrides),
-            env=_environment(config.env, overrides.env, hostname),
-            user=config.user if overrides.user is None else overrides.user,
-            cwd="/" + posixpath.normpath(cwd).lstrip("/"),
-            stop_signal=signal_number(overrides.stop_signal or config.stop_signal or "SIGTERM"),
-            stop_timeout_ms=overrides.stop_timeout_ms,
-            stdin=overrides.stdin,
+        if colon and name != "on-failure":
+            raise UsageError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+        if colon and not (number.isascii() and number.isdecimal() and len(number) <= 9):
+            raise UsageError("invalid restart policy: maximum retry count must be an integer")
+        return cls(policy=cast("RestartName", name or "no"), retries=int(number or 0))
+
+    def to_json(self) -> dict[str, Json]:
+        return {"policy": self.policy, "retries": self.retries}
+
+
+_HEALTH_SECONDS = 30
+_HEALTH_RETRIES = 3
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """A check that the guest runs as the process would, from `interval_ms` after the start on."""
+
+    argv: tuple[str, ...]
+    interval_ms: int = _HEALTH_SECONDS * 1000
+    timeout_ms: int = _HEALTH_SECONDS * 1000
+    start_period_ms: int = 0
+    start_interval_ms: int = 5000
+    retries: int = _HEALTH_RETRIES
+
+    @classmethod
+    def from_config(cls, check: Healthcheck | None, shell: Sequence[str] | None = None) -> HealthCheck | None:
+        """Of an image's HEALTHCHECK, with Docker's defaults; None where there is none, or it is NONE. UsageError."""
+        match check.test if check else ():
+            case () | ("NONE",):
+                return None
+            case ("CMD-SHELL", *line):
+                argv = (*(shell or ("/bin/sh", "-c")), *line)
+            case ("CMD", *words):
+                argv = tuple(words)
+            case (kind, *_):
+                raise UsageError(f"unknown type of health check: {kind}", hint="HEALTHCHECK knows CMD and NONE")
+        assert check is not None
+
+        def milliseconds(nanoseconds: int, default: int) -> int:
+            return max(1, nanoseconds // _MS) if nanoseconds else default
+
+        return cls(
+            argv=argv,
+            interval_ms=milliseconds(check.interval, _HEALTH_SECONDS * 1000),
+            timeout_ms=milliseconds(check.timeout, _HEALTH_SECONDS * 1000),
+            start_period_ms=check.start_period // _MS,
+            start_interval_ms=milliseconds(check.start_interval, 5000),
+            retries=check.retries or _HEALTH_RETRIES,
         )
-        for word in (*process.argv, *process.env, process.user, process.cwd):
-            _check_word(word)
-        return process
 
     def to_json(self) -> dict[str, Json]:
         return {
             "argv": list(self.argv),
-            "env": list(self.env),
-            "user": self.user,
-            "cwd": self.cwd,
-            "stop_signal": self.stop_signal,
-            "stop_timeout_ms": self.stop_timeout_ms,
-            "stdin": self.stdin,
-            "rlimits": [limit.to_json() for limit in self.rlimits],
+            "interval_ms": self.interval_ms,
+            "timeout_ms": self.timeout_ms,
+            "start_period_ms": self.start_period_ms,
+            "start_interval_ms": self.start_interval_ms,
+            "retries": self.retries,
         }
 
 
@@ -250,6 +301,12 @@ class MachineDocument:
     process: Process
     channel: Channel = field(default_factory=SerialPort)
     network: Network = field(default_factory=Network)
+    mounts: tuple[Mount, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    restart: Restart = field(default_factory=Restart)
+    health: HealthCheck | None = None
+    files: tuple[WrittenFile, ...] = ()
+    init: Init | None = None
     time_ns: int = 0
     handshake_ms: int = 100
 
@@ -263,6 +320,12 @@ class MachineDocument:
             "root": self.root.to_json(),
             "network": self.network.to_json(),
             "process": self.process.to_json(),
+            "mounts": [mount.to_json() for mount in self.mounts],
+            "sysctls": dict(self.sysctls),
+            "restart": self.restart.to_json(),
+            "health": self.health.to_json() if self.health else None,
+            "files": [file.to_json() for file in self.files],
+            "init": self.init.to_json() if self.init else None,
         }
 
     def encode(self) -> bytes:
@@ -276,71 +339,8 @@ class MachineDocument:
         return data
 
 
-_SIGRTMIN = 34  # glibc's and musl's first, and what Docker's SIGRTMIN+n counts from
-_SIGRTMAX = 64
-
-
-def signal_number(text: str) -> int:
-    """`SIGTERM`, `term`, `15`, `SIGRTMIN+3`, `RTMAX-1` as a number; Docker's words. UsageError for another text."""
-    word = text.strip().upper().removeprefix("SIG")
-    if word.isascii() and word.isdecimal():
-        number = int(word[:4])
-    elif word.startswith("RTMIN"):
-        number = _SIGRTMIN + _offset(word.removeprefix("RTMIN"), "+")
-    elif word.startswith("RTMAX"):
-        number = _SIGRTMAX - _offset(word.removeprefix("RTMAX"), "-")
-    else:
-        number = _SIGNALS.get(word, 0)
-    if not 1 <= number <= _SIGRTMAX:
-        raise UsageError(f"invalid signal: {text}", hint="name it like SIGTERM, SIGRTMIN+3 or 15")
-    return number
-
-
-_SIGNALS: Mapping[str, int] = {
-    item.name.removeprefix("SIG"): item.value for item in signal.Signals if not item.name.startswith("SIGRT")
-} | {"CLD": signal.SIGCHLD.value, "POLL": signal.SIGIO.value}
-
-
-def _offset(text: str, sign: str) -> int:
-    digits = text.removeprefix(sign)
-    if not text:
-        return 0
-    valid = text.startswith(sign) and digits.isascii() and digits.isdecimal() and len(digits) <= 2
-    return int(digits) if valid else 1000
-
-
-def _argv(config: ImageConfig, overrides: Overrides) -> tuple[str, ...]:
-    if overrides.entrypoint is not None:
-        entrypoint = (overrides.entrypoint,) if overrides.entrypoint else ()
-        argv = entrypoint + overrides.args
-    else:
-        argv = (config.entrypoint or ()) + (overrides.args or config.cmd or ())
-    if not argv:
-        raise UsageError(
-            "no command specified",
-            hint="the image has neither ENTRYPOINT nor CMD: say what to run after the image's name",
-        )
-    return argv
-
-
-def _environment(image: Sequence[str], given: Sequence[str], hostname: str) -> tuple[str, ...]:
-    """Docker's order: PATH, HOSTNAME, what the command line gives, then what only the image has."""
-    made = {"PATH": f"PATH={DEFAULT_PATH}", "HOSTNAME": f"HOSTNAME={hostname}"}
-    named = {word.partition("=")[0] for word in given}
-    for word in (*given, *(word for word in image if word.partition("=")[0] not in named)):
-        name, equals, _ = word.partition("=")
-        if equals:
-            made[name] = word
-        else:
-            made.pop(name, None)
-    return tuple(made.values())
-
-
-def _check_word(word: str) -> None:
-    if "\0" in word:
-        raise UsageError("an argument or variable holds a NUL byte, which no process can be given")
-    if len(word.encode("utf-8", "surrogateescape")) >= ARGUMENT_LIMIT:
-        raise UsageError(
-            f"an argument or variable is too long: {word[:32]}…",
-            hint=f"Linux takes at most {ARGUMENT_LIMIT - 1} bytes for one",
-        )
+def _text(data: bytes) -> str:
+    """Bytes as the document carries them. UsageError for a NUL, which its readers refuse."""
+    if b"\0" in data:
+        raise UsageError("a file for the machine holds NUL bytes", hint="put it into a folder, or into a volume")
+    return data.decode("utf-8", "surrogateescape")

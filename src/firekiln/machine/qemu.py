@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from firekiln.errors import MachineError
-from firekiln.machine.contract import SerialPort
+from firekiln.machine.channel import SerialPort
 from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, UserNetwork
 from firekiln.machine.vmm import Guest, program_identity, spawn
 

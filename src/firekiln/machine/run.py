@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from firekiln.errors import MachineError
-from firekiln.machine.contract import Drive, Interface, MachineDocument, Network, Overrides, Process, Root
+from firekiln.machine.contract import Drive, Interface, MachineDocument, Network, Root
 from firekiln.machine.drives import layer_drives, make_scratch
 from firekiln.machine.ending import End
 from firekiln.machine.guestbin import pid1_path
@@ -24,6 +24,7 @@ from firekiln.machine.log import Stream
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network import allocate, mac_address, parse_publish
+from firekiln.machine.process import Overrides, Process
 from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.settings import Settings
 from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, BlockDevice, MachineSpec, PublishedPort, UserNetwork

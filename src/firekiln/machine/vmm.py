@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from firekiln.errors import MissingProgramError
-from firekiln.machine.contract import Channel
+from firekiln.machine.channel import Channel
 from firekiln.machine.spec import MachineSpec
 
 _PR_SET_PDEATHSIG = 1

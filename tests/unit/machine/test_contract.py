@@ -6,22 +6,24 @@ from ipaddress import IPv4Address, IPv4Interface
 import pytest
 
 from firekiln.errors import MachineError, UsageError
+from firekiln.machine.channel import SerialPort, Vsock
 from firekiln.machine.contract import (
-    DEFAULT_PATH,
     DOCUMENT_LIMIT,
     Drive,
+    DriveMount,
+    FileMount,
+    HealthCheck,
     Interface,
     MachineDocument,
     Network,
-    Overrides,
-    Process,
-    Rlimit,
+    Restart,
     Root,
-    SerialPort,
-    Vsock,
-    signal_number,
+    SharedMount,
+    TmpfsMount,
 )
-from firekiln.oci.config import ImageConfig
+from firekiln.machine.process import DEFAULT_PATH, Overrides, Process, Rlimit, Terminal
+from firekiln.machine.signals import signal_number
+from firekiln.oci.config import Healthcheck, ImageConfig
 
 PATH = f"PATH={DEFAULT_PATH}"
 
@@ -130,7 +132,7 @@ def test_the_document_says_everything_in_plain_ascii():
     read = json.loads(data)
     assert read["version"] == 1
     assert read["channel"] == {"type": "vsock", "port": 7}
-    assert read["root"] == {"layers": [{"serial": "l0"}, {"index": 1}], "scratch": None}
+    assert read["root"] == {"layers": [{"serial": "l0"}, {"index": 1}], "scratch": None, "read_only": False}
     assert read["process"]["argv"] == ["a b", "é\udcff", "$x\n"]
     assert read["process"]["rlimits"] == [{"name": "nofile", "soft": 1048576, "hard": 1048576}]
     assert read["network"]["interfaces"][0] == {
@@ -155,3 +157,60 @@ def test_a_document_that_the_guest_would_not_read_is_refused():
     words = tuple("x" * 100_000 for _ in range(DOCUMENT_LIMIT // 100_000 + 1))
     with pytest.raises(MachineError, match="too long"):
         document(process=process(args=words)).encode()
+
+
+def test_mounts_say_what_they_are_in_the_documents_words():
+    mounts = (
+        DriveMount(target="/data", drive=Drive(serial="vol0"), read_only=True, subpath="a/b"),
+        TmpfsMount(target="/run", size=4096, mode=0o700, options=("noexec",)),
+        SharedMount(target="/src", type="9p", tag="share0"),
+        FileMount(target="/etc/motd", data=b"caf\xe9\n", mode=0o600),
+    )
+    said = [mount.to_json() for mount in mounts]
+    assert [item["type"] for item in said] == ["drive", "tmpfs", "9p", "file"]
+    assert said[0]["drive"] == {"serial": "vol0"}
+    assert said[3]["data"].encode("utf-8", "surrogateescape") == b"caf\xe9\n"
+    with pytest.raises(UsageError, match="NUL"):
+        FileMount(target="/x", data=b"\0").to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "policy", "retries"),
+    [("", "no", 0), ("no", "no", 0), ("on-failure:3", "on-failure", 3), ("unless-stopped", "unless-stopped", 0)],
+)
+def test_a_restart_policy_is_read_as_docker_reads_it(text, policy, retries):
+    assert Restart.parse(text) == Restart(policy=policy, retries=retries)
+
+
+@pytest.mark.parametrize("text", ["sometimes", "always:3", "on-failure:", "on-failure:-1", "on-failure:x"])
+def test_another_restart_policy_is_refused(text):
+    with pytest.raises(UsageError, match="invalid restart policy"):
+        Restart.parse(text)
+
+
+def test_a_health_check_has_dockers_defaults_and_none_is_none():
+    shell = Healthcheck(test=("CMD-SHELL", "true || false"), interval=1_500_000_000, retries=1)
+    made = HealthCheck.from_config(shell)
+    assert (made.argv, made.interval_ms, made.timeout_ms, made.retries) == (
+        ("/bin/sh", "-c", "true || false"),
+        1500,
+        30_000,
+        1,
+    )
+    assert HealthCheck.from_config(shell, ("/bin/ash", "-ec")).argv == ("/bin/ash", "-ec", "true || false")
+    assert HealthCheck.from_config(Healthcheck(test=("CMD", "/check", "a b"))).argv == ("/check", "a b")
+    assert HealthCheck.from_config(Healthcheck(test=("NONE",))) is None
+    assert HealthCheck.from_config(None) is None
+    with pytest.raises(UsageError, match="unknown type"):
+        HealthCheck.from_config(Healthcheck(test=("PING",)))
+
+
+def test_a_terminal_brings_its_variable_and_a_limit_that_is_given_replaces_the_default():
+    config = ImageConfig(cmd=("x",), env=("TERM=dumb",))
+    assert "TERM=xterm" in process(tty=Terminal()).env
+    made = process(config, tty=Terminal(rows=3), rlimits=(Rlimit(name="nofile", soft=1, hard=2),), groups=("audio",))
+    assert "TERM=dumb" in made.env
+    said = made.to_json()
+    assert said["rlimits"] == [{"name": "nofile", "soft": 1, "hard": 2}]
+    assert said["tty"] == {"rows": 3, "columns": 0}
+    assert said["groups"] == ["audio"]

@@ -5,8 +5,9 @@ import stat
 
 import pytest
 
-from firekiln.machine.contract import Drive, MachineDocument, Process, Root
+from firekiln.machine.contract import Drive, MachineDocument, Root
 from firekiln.machine.initramfs import KernelModule, base_initramfs, document_archive, write_initramfs
+from firekiln.machine.process import Process
 
 MODULES = [
     KernelModule(name="b.ko", data=b"second-named, first loaded"),

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import assert_never
 
 from firekiln.errors import UsageError
-from firekiln.machine.contract import Console, FlatRoot, MachineDocument, Overrides, Process
+from firekiln.machine.channel import Console
+from firekiln.machine.contract import FlatRoot, MachineDocument
 from firekiln.machine.export import booting, disk, verity
 from firekiln.machine.export.booting import Booting
 from firekiln.machine.export.files import NewFiles, export_errors, new_folder
@@ -39,6 +40,7 @@ from firekiln.machine.export.verity import Verity
 from firekiln.machine.guestbin import pid1_path
 from firekiln.machine.initramfs import KernelModule, base_initramfs
 from firekiln.machine.kernel import Kernel, bzimage_file, intact_kernel, kernel_file, pull, pull_generic
+from firekiln.machine.process import Overrides, Process
 from firekiln.oci.archive import TarLayer, layout, make_layer
 from firekiln.rootfs import tar
 from firekiln.rootfs.compression import compressed
