@@ -160,7 +160,7 @@ def theirs():
 
 
 def test_a_step_needs_root_or_subordinate_ids_and_says_so(theirs):
-    script = "import os, sys; import firekiln.api, firekiln.sandbox, firekiln.cli.build, firekiln.cli.excerpt; "
+    script = "import os, sys; import firekiln.api.builds, firekiln.sandbox, firekiln.cli.build, firekiln.cli.excerpt; "
     script += "from firekiln.cli.command import run; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
     script += "sys.exit(run())"
     done = subprocess.run(

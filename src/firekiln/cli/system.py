@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from firekiln.api import clean
+from firekiln import api
 from firekiln.cli import images
 from firekiln.cli.run import parse_size
 from firekiln.cli.table import human_duration, human_size, print_table
@@ -89,7 +89,7 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
         ]
         if everything and until is None:
             parts += [prune_kernels(store, keep=_newest_kernels(store.root)), prune_damaged(store)]
-        clean(store)
+        api.clean(store)
     _print_deleted("Containers", stopped.deleted)
     _report(*parts, freed=stopped.size)
 
@@ -153,7 +153,7 @@ def prune_builder(obj: dict[str, Any], everything: bool, force: bool, filters: S
     _confirm(force, f"This will remove {'all' if everything else 'unused'} build cache.")
     with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_cache(store, everything=everything, until=until, keep=limit)
-        clean(store)
+        api.clean(store)
     _report(pruned)
 
 
@@ -174,7 +174,7 @@ def prune_image(obj: dict[str, Any], everything: bool, force: bool, filters: Seq
     _confirm(force, f"This will remove all {kind}.")
     with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_images(store, everything=everything, until=until)
-        clean(store)
+        api.clean(store)
     _report(pruned)
 
 

@@ -87,7 +87,7 @@ def test_importing_the_package_changes_nothing_in_the_process():
         "before = (threading.active_count(), [signal.getsignal(n) for n in (1, 2, 13, 15)], dict(os.environ), "
         "logging.root.handlers[:], os.umask(0o22))\n"
         "os.umask(before[-1])\n"
-        "import firekiln, firekiln.api\n"
+        "import firekiln, firekiln.api.builds, firekiln.api.exports, firekiln.api.machines\n"
         "after = (threading.active_count(), [signal.getsignal(n) for n in (1, 2, 13, 15)], dict(os.environ), "
         "logging.root.handlers[:], os.umask(0o22))\n"
         "assert before == after\n"

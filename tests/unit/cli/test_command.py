@@ -118,7 +118,9 @@ def test_a_store_of_somebody_else_is_an_error_of_one_line(tmp_path):
     assert firekiln(root, "images").returncode == 0
     for args in (["images"], ["ps"], ["inspect", "x"], ["build", "-"], ["run", "x"]):
         # Imported before the identity changes: the interpreter's own folders may be closed to it afterwards.
-        script = "import os, sys; from firekiln.cli.command import run; import firekiln.api, firekiln.cli.run, \\\n"
+        script = (
+            "import os, sys; from firekiln.cli.command import run; import firekiln.api.machines, firekiln.cli.run, \\\n"
+        )
         script += "firekiln.cli.images, firekiln.cli.machines, firekiln.cli.build, firekiln.cli.excerpt, \\\n"
         script += "firekiln.dockerfile.text, encodings.idna, traceback; os.setuid(65534); sys.exit(run())"
         done = subprocess.run(
