@@ -9,6 +9,7 @@ line) is carried as Python holds it, with lone surrogates U+DC80…U+DCFF, which
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -169,14 +170,14 @@ class SharedMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileMount:
-    """A regular file at `target`, which the document itself carries: bytes without NUL."""
+    """A regular file at `target`, which the document itself carries."""
 
     target: str
     data: bytes
     mode: int = 0o644
 
     def to_json(self) -> dict[str, Json]:
-        return {"type": "file", "target": self.target, "data": _text(self.data), "mode": self.mode}
+        return {"type": "file", "target": self.target, "mode": self.mode, **_data(self.data)}
 
 
 Mount: TypeAlias = DriveMount | TmpfsMount | SharedMount | FileMount
@@ -185,24 +186,37 @@ Mount: TypeAlias = DriveMount | TmpfsMount | SharedMount | FileMount
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFile:
-    """A file that the guest writes before the process starts: bytes without NUL."""
+    """A file that the guest writes before the process starts; with `link`, a symbolic link to that instead."""
 
     path: str
-    data: bytes
+    data: bytes = b""
     mode: int = 0o644
+    link: str | None = None
 
     def to_json(self) -> dict[str, Json]:
-        return {"path": self.path, "mode": self.mode, "data": _text(self.data)}
+        if self.link is not None:
+            return {"path": self.path, "link": self.link}
+        return {"path": self.path, "mode": self.mode, **_data(self.data)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
-    """An init of the image that becomes PID 1; `argv[0]` is its path."""
+    """An init of the image that becomes PID 1; `argv[0]` is its path.
+
+    It is asked to power off by `stop_signal`, or by running `stop_argv`; with neither by SIGRTMIN+4.
+    """
 
     argv: tuple[str, ...]
+    stop_signal: int | None = None
+    stop_argv: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
-        return {"argv": list(self.argv)}
+        made: dict[str, Json] = {"argv": list(self.argv)}
+        if self.stop_argv:
+            made["stop"] = {"argv": list(self.stop_argv)}
+        elif self.stop_signal is not None:
+            made["stop"] = {"signal": self.stop_signal}
+        return made
 
 
 RestartName: TypeAlias = Literal["no", "on-failure", "always", "unless-stopped"]
@@ -339,8 +353,8 @@ class MachineDocument:
         return data
 
 
-def _text(data: bytes) -> str:
-    """Bytes as the document carries them. UsageError for a NUL, which its readers refuse."""
+def _data(data: bytes) -> dict[str, Json]:
+    """A file's bytes as the document carries them: as text where it can."""
     if b"\0" in data:
-        raise UsageError("a file for the machine holds NUL bytes", hint="put it into a folder, or into a volume")
-    return data.decode("utf-8", "surrogateescape")
+        return {"base64": base64.b64encode(data).decode("ascii")}
+    return {"data": data.decode("utf-8", "surrogateescape")}

@@ -13,6 +13,7 @@ from firekiln.machine.contract import (
     DriveMount,
     FileMount,
     HealthCheck,
+    Init,
     Interface,
     MachineDocument,
     Network,
@@ -20,6 +21,7 @@ from firekiln.machine.contract import (
     Root,
     SharedMount,
     TmpfsMount,
+    WrittenFile,
 )
 from firekiln.machine.process import DEFAULT_PATH, Overrides, Process, Rlimit, Terminal
 from firekiln.machine.signals import signal_number
@@ -170,8 +172,15 @@ def test_mounts_say_what_they_are_in_the_documents_words():
     assert [item["type"] for item in said] == ["drive", "tmpfs", "9p", "file"]
     assert said[0]["drive"] == {"serial": "vol0"}
     assert said[3]["data"].encode("utf-8", "surrogateescape") == b"caf\xe9\n"
-    with pytest.raises(UsageError, match="NUL"):
-        FileMount(target="/x", data=b"\0").to_json()
+    assert FileMount(target="/x", data=b"\0").to_json()["base64"] == "AA=="
+
+
+def test_files_may_be_links_and_an_init_says_how_it_is_stopped():
+    assert WrittenFile(path="/a", link="../b").to_json() == {"path": "/a", "link": "../b"}
+    assert WrittenFile(path="/a", data=b"x", mode=0o755).to_json() == {"path": "/a", "mode": 0o755, "data": "x"}
+    assert Init(argv=("/sbin/init",)).to_json() == {"argv": ["/sbin/init"]}
+    assert Init(argv=("/sbin/init",), stop_signal=12).to_json()["stop"] == {"signal": 12}
+    assert Init(argv=("/sbin/init",), stop_argv=("/sbin/poweroff",)).to_json()["stop"] == {"argv": ["/sbin/poweroff"]}
 
 
 @pytest.mark.parametrize(
