@@ -26,10 +26,13 @@ class RegistrySource:
         self._events = events
 
     def resolve(self, reference: str, platform: Platform) -> StoredImage | None:
-        """None where the registry has no such image."""
-        from firekiln.store.transfer import pull  # noqa: PLC0415 - most builds find their base in the store
+        """None where the registry has no such image, or may not be asked."""
+        from firekiln.oci.registry import Network  # noqa: PLC0415 - most builds find their base in the store
+        from firekiln.store.transfer import pull  # noqa: PLC0415 - ditto
 
         name = Reference.parse(reference)
+        if Network.read(config_file()).blocks(name.registry):
+            return None
         with open_repository(name) as repository, self._events.running(f"[internal] pull {reference}") as task:
             try:
                 return pull(self._store, repository, platform, moved=moved_status(self._events, task)).image

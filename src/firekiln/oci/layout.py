@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from firekiln.errors import FirekilnError, ImageFormatError, ImageNotFoundError
+from firekiln.errors import FirekilnError, ImageFormatError, ImageNotFoundError, ReferenceFormatError
 from firekiln.oci.blobsource import MAX_DOCUMENT, BlobSource, parse_document, read_blob
 from firekiln.oci.config import Image
 from firekiln.oci.digest import is_valid
@@ -25,6 +26,7 @@ from firekiln.oci.manifest import (
     Manifest,
 )
 from firekiln.oci.platform import Platform
+from firekiln.oci.reference import Reference
 from firekiln.rootfs import lookup
 from firekiln.rootfs.stream import FileStream
 from firekiln.rootfs.tree import File, Tree
@@ -49,6 +51,14 @@ class RemoteImage:
     manifest: Manifest
     config: bytes
     image: Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedImage:
+    """An image of an archive, and what it is called there; names are in full."""
+
+    remote: RemoteImage
+    references: tuple[str, ...] = ()
 
 
 class Layout:
@@ -79,6 +89,24 @@ class Layout:
         if not isinstance(node, File):
             raise ImageFormatError(f"{self._name}: it lacks the blob {descriptor.digest}")
         yield FileStream(node)
+
+    def images(self, platform: Platform) -> list[NamedImage]:
+        """Every image that index.json lists: of several under one name the one for `platform`.
+
+        As `read_image`; ImageFormatError where nothing is listed.
+        """
+        groups: dict[str, list[Descriptor]] = {}
+        for item in self.index().manifests:
+            if _ATTESTATION not in item.annotations:
+                groups.setdefault(_name(item) or item.digest, []).append(item)
+        if not groups:
+            raise ImageFormatError(f"{self._name}: no image in it")
+        found: dict[str, NamedImage] = {}
+        for key, items in groups.items():
+            item = items[0] if len(items) == 1 else choose(items, platform, self._name)
+            known = found.get(item.digest) or NamedImage(remote=read_image(self, item, platform))
+            found[item.digest] = replace(known, references=(*known.references, *([key] if _name(item) else [])))
+        return list(found.values())
 
     def find(self, wanted: str = "") -> Descriptor:
         """The entry of index.json with that digest, tag or name; without one the only entry, or the one named latest.
@@ -138,17 +166,22 @@ def read_image(source: BlobSource, descriptor: Descriptor, platform: Platform) -
         descriptor = choose(_index(read_blob(source, descriptor), source.name).manifests, platform, source.name)
     if descriptor.media_type not in _MANIFESTS:
         raise ImageFormatError(f"{source.name}: {descriptor.digest} is {descriptor.media_type or 'nothing'}, no image")
-    with _malformed(f"{source.name}: the manifest {descriptor.digest}"):
+    with malformed(f"{source.name}: the manifest {descriptor.digest}"):
         manifest = Manifest.from_json(parse_document(read_blob(source, descriptor), name=descriptor.digest))
     config = read_blob(source, manifest.config)
-    with _malformed(f"{source.name}: the image config {manifest.config.digest}"):
-        image = Image.from_json(parse_document(config, name=manifest.config.digest))
-    if len(image.diff_ids) != len(manifest.layers):
-        raise ImageFormatError(
-            f"{source.name}: {descriptor.digest} has {len(manifest.layers)} layers, and its config "
-            f"{len(image.diff_ids)} diff_ids"
-        )
+    image = parse_image(config, digest=manifest.config.digest, layers=len(manifest.layers), name=source.name)
     return RemoteImage(descriptor=descriptor, manifest=manifest, config=config, image=image)
+
+
+def parse_image(config: bytes, *, digest: str, layers: int, name: str) -> Image:
+    """A config's bytes as the image of so many layers. ImageFormatError where they are malformed, or do not fit."""
+    with malformed(f"{name}: the image config {digest}"):
+        image = Image.from_json(parse_document(config, name=digest))
+    if len(image.diff_ids) != layers:
+        raise ImageFormatError(
+            f"{name}: the image has {layers} layers, and its config {digest} has {len(image.diff_ids)} diff_ids"
+        )
+    return image
 
 
 def choose(manifests: Sequence[Descriptor], platform: Platform, name: str) -> Descriptor:
@@ -173,14 +206,25 @@ def _names(item: Descriptor) -> set[str]:
     return {item.annotations[key] for key in (ANNOTATION_REF_NAME, _CONTAINERD_NAME) if item.annotations.get(key)}
 
 
+def _name(item: Descriptor) -> str | None:
+    """An entry's whole name; a tag alone, as `skopeo copy … oci:DIR:TAG` writes it, is none."""
+    for key in (_CONTAINERD_NAME, ANNOTATION_REF_NAME):
+        text = item.annotations.get(key, "")
+        if key == _CONTAINERD_NAME or "/" in text or ":" in text:
+            with suppress(ReferenceFormatError):
+                return str(Reference.parse(text).tagged())
+    return None
+
+
 def _index(data: bytes, name: str) -> Index:
     document: Any = parse_document(data, name=name)
-    with _malformed(name):
+    with malformed(name):
         return Index.from_json(document)
 
 
 @contextmanager
-def _malformed(what: str) -> Iterator[None]:
+def malformed(what: str) -> Iterator[None]:
+    """What is wrong with a document's shape as an ImageFormatError."""
     try:
         yield
     except FirekilnError:

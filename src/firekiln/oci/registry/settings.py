@@ -108,10 +108,14 @@ class Network:
         except UsageError as error:
             raise UsageError(f"{path}: {error.message}", hint=error.hint) from error
 
+    def blocks(self, registry: str) -> bool:
+        """Whether a registry is never to be asked."""
+        return self.registries.get(registry, RegistrySettings()).blocked
+
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """The servers of a registry in the order in which they are asked: mirrors, then itself. RegistryError."""
         settings = self.registries.get(registry, RegistrySettings())
-        if settings.blocked:
+        if self.blocks(registry):
             raise RegistryError(f"{registry} is blocked by the configuration", hint=f'see [registry."{registry}"]')
         mirrors = tuple(self._mirror(registry, url) for url in settings.mirrors)
         host = _DOCKER_HUB if registry == DEFAULT_REGISTRY else registry
