@@ -246,18 +246,19 @@ def processes_of(word):
 
 
 def ended(home, seconds=5.0):
-    """Wait until the user has no process; the kernel ends those that watched the build."""
+    """Wait until the user has no process but dead ones (init's to bury): the kernel ends those that watched the build."""
     deadline = time.monotonic() + seconds
-    while left := [one for one in Path("/proc").glob("[0-9]*") if owner(one) == home.stat().st_uid]:
-        assert time.monotonic() < deadline, [(one / "cmdline").read_bytes() for one in left]
+    while left := [line for one in Path("/proc").glob("[0-9]*") if (line := of_user(one, home.stat().st_uid))]:
+        assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
-def owner(process):
+def of_user(process, uid):
+    """A process's command line, if it is the user's and alive."""
     try:
-        return process.stat().st_uid
+        return (process / "cmdline").read_bytes() if process.stat().st_uid == uid else b""
     except OSError:
-        return -1
+        return b""
 
 
 def test_a_snapshot_that_was_begun_is_made_anew(home, context):
