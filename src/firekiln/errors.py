@@ -11,6 +11,7 @@ FirekilnError
 ├── ContainerNotFoundError  no machine bears that name (Docker's word: "container")
 ├── ConflictError           a name or an address is taken
 ├── RegistryError           a registry can't be reached, refuses, or sends what is not what it should be
+├── EngineError             Docker Engine can't be reached, refuses, or could not build
 ├── StoreError              the store is damaged, full, read-only or locked
 │   └── DamagedError        a blob is missing, or its bytes are not those of its digest
 ├── RootfsError             a file system image or archive is malformed, hostile or beyond a format's limits
@@ -143,6 +144,10 @@ class RegistryError(FirekilnError):
         super().__init__(message, hint=hint)
         self.status = status
         self.codes = codes
+
+
+class EngineError(FirekilnError):
+    """Docker Engine can't be reached, refuses, or could not build."""
 
 
 class StoreError(FirekilnError):

@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # typing's, which takes 5 ms to import; type checkers kno
 if TYPE_CHECKING:
     from typing import Any
 
+    from firekiln.api.archives import ArchiveFormat, import_image, load, save
     from firekiln.api.bases import create_base
     from firekiln.api.builds import base_configs, build, check
     from firekiln.api.exports import export
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from firekiln.api.steps import clean
 
 __all__ = [
+    "ArchiveFormat",
     "BuildResult",
     "Pull",
     "base_configs",
@@ -32,14 +34,18 @@ __all__ = [
     "credentials",
     "ensure_image",
     "export",
+    "import_image",
+    "load",
     "login",
     "parse_platform",
     "pull",
     "push",
     "run",
+    "save",
 ]
 
 _HOMES = {
+    "archives": ("ArchiveFormat", "import_image", "load", "save"),
     "bases": ("create_base",),
     "builds": ("base_configs", "build", "check"),
     "exports": ("export",),

@@ -81,9 +81,7 @@ def layout(
     annotations: Mapping[str, str] | None = None,
 ) -> Tree:
     """`layout_of` one image."""
-    return layout_of(
-        [ArchivedImage(image=image, layers=layers, references=references, annotations=annotations or {})]
-    )
+    return layout_of([ArchivedImage(image=image, layers=layers, references=references, annotations=annotations or {})])
 
 
 def layout_of(images: Sequence[ArchivedImage], *, docker: bool = False) -> Tree:

@@ -107,9 +107,7 @@ class DockerArchive:
                 found.update(piece)
             digest = f"sha256:{found.hexdigest()}"
             self._blobs[digest] = node
-            self._layers[node] = Descriptor(
-                media_type=f"{MEDIA_TYPE_LAYER_TAR}+{kind}", digest=digest, size=node.size
-            )
+            self._layers[node] = Descriptor(media_type=f"{MEDIA_TYPE_LAYER_TAR}+{kind}", digest=digest, size=node.size)
         return self._layers[node]
 
     def _document(self, path: str) -> bytes:

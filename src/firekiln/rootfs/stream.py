@@ -1,7 +1,8 @@
-"""Streams to read from, as `compression.Readable` has them: a Tree's file, and one whose beginning was looked at."""
+"""Streams to read from, as `compression.Readable` has them: pieces, a Tree's file, one whose head was looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firekiln.rootfs.tree import File
@@ -10,18 +11,28 @@ if TYPE_CHECKING:
     from firekiln.rootfs.compression import Readable
 
 
-class FileStream:
-    """A File of a Tree, from its beginning. `read` raises what the file's sources raise."""
+class Chunks:
+    """What an iterator gives, in the sizes that are asked for."""
 
-    def __init__(self, file: File) -> None:
-        self._chunks = file.chunks()
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
         self._rest = b""
 
     def read(self, size: int, /) -> bytes:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
+        while not self._rest:
+            more = next(self._chunks, None)
+            if more is None:
+                return b""
+            self._rest = more
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+
+class FileStream(Chunks):
+    """A File of a Tree, from its beginning. `read` raises what the file's sources raise."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(file.chunks())
 
 
 class Prefixed:
