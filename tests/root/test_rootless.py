@@ -246,7 +246,7 @@ def processes_of(word):
 
 
 def ended(home, seconds=5.0):
-    """Wait until the user has no process but dead ones: the kernel ends those that watched the build, init buries them."""
+    """Wait until the user has no process but dead ones. The kernel ends those that watched the build."""
     deadline = time.monotonic() + seconds
     while left := [line for one in Path("/proc").glob("[0-9]*") if (line := of_user(one, home.stat().st_uid))]:
         assert time.monotonic() < deadline, left
