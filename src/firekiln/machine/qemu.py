@@ -7,6 +7,7 @@ by a pure function, `qemu_argv`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Sequence
@@ -15,10 +16,13 @@ from typing import Final
 
 from firekiln.errors import MachineError
 from firekiln.machine.channel import SerialPort
-from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, UserNetwork
+from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
 from firekiln.machine.vmm import Guest, program_identity, spawn
 
 PROGRAM: Final = "qemu-system-x86_64"
+
+PLACES: Final = 24
+"""Virtio devices that the machine has room for."""
 
 MACHINE = ("-M", "microvm,x-option-roms=off,isa-serial=on,rtc=on")
 """rtc=off would cost two seconds: the kernel then waits for a clock that is not there."""
@@ -92,6 +96,7 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
         *_channel(channel_fd),
         *("-device", "virtio-rng-device"),
         *(word for drive in spec.drives for word in _drive(drive)),
+        *(word for share in spec.shares for word in _share(share)),
         *(_network(spec.network) if spec.network else ()),
     ]
 
@@ -131,6 +136,17 @@ def _drive(drive: BlockDevice) -> Sequence[str]:
     return (
         *("-blockdev", json.dumps(node)),
         *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial}"),
+    )
+
+
+def _share(share: SharedFolder) -> Sequence[str]:
+    # Owners and modes are the host's own, as in a container. Who isn't root there can't give files away: they stay his.
+    model = "passthrough" if os.geteuid() == 0 else "none"
+    path = str(share.path).replace(",", ",,")
+    options = f"local,id={share.tag},path={path},security_model={model},multidevs=remap"
+    return (
+        *("-fsdev", options + (",readonly=on" if share.readonly else "")),
+        *("-device", f"virtio-9p-device,fsdev={share.tag},mount_tag={share.tag}"),
     )
 
 

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.mountpoint import MountPoint
+from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
 from firekiln.oci.config import Json
 
 
@@ -24,6 +25,7 @@ class Settings:
     stop_signal: int
     stop_timeout: float
     auto_remove: bool = False
+    mounts: tuple[MountPoint, ...] = ()
 
     def encode(self) -> str:
         return json.dumps(
@@ -33,6 +35,7 @@ class Settings:
                 "stop_signal": self.stop_signal,
                 "stop_timeout": self.stop_timeout,
                 "auto_remove": self.auto_remove,
+                "mounts": [point.to_json() for point in self.mounts],
             }
         )
 
@@ -45,6 +48,7 @@ class Settings:
             stop_signal=data["stop_signal"],
             stop_timeout=data["stop_timeout"],
             auto_remove=data["auto_remove"],
+            mounts=tuple(MountPoint.from_json(point) for point in data.get("mounts", ())),
         )
 
 
@@ -59,6 +63,7 @@ def _spec_json(spec: MachineSpec) -> dict[str, Json]:
         "vcpus": spec.vcpus,
         "memory": spec.memory,
         "network": _network_json(spec.network) if spec.network else None,
+        "shares": [{"tag": s.tag, "path": str(s.path), "readonly": s.readonly} for s in spec.shares],
     }
 
 
@@ -75,6 +80,9 @@ def _spec(data: dict[str, Any]) -> MachineSpec:
         vcpus=data["vcpus"],
         memory=data["memory"],
         network=_network(data["network"]) if data["network"] else None,
+        shares=tuple(
+            SharedFolder(tag=s["tag"], path=Path(s["path"]), readonly=s["readonly"]) for s in data.get("shares", ())
+        ),
     )
 
 

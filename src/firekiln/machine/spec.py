@@ -31,6 +31,15 @@ class BlockDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFolder:
+    """A folder of the host that the guest mounts by `tag` (9p)."""
+
+    tag: str
+    path: Path
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPort:
     """The guest's `guest_port` answers at `host_ip:host_port` of the host."""
 
@@ -71,3 +80,4 @@ class MachineSpec:
     vcpus: int = 1
     memory: int = DEFAULT_MEMORY
     network: UserNetwork | None = None
+    shares: tuple[SharedFolder, ...] = ()

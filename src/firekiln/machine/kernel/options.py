@@ -20,6 +20,7 @@ FEATURES: Mapping[str, str] = {
     "CONFIG_SQUASHFS": "squashfs",
     "CONFIG_DM_VERITY": "dm-verity",
     "CONFIG_IP_PNP": "ip-pnp",
+    "CONFIG_NET_9P_VIRTIO": "9p",
 }
 """Kernel options and the features that they give, built in or as modules."""
 
