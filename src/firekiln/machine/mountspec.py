@@ -261,25 +261,30 @@ def _with_field(spec: MountSpec, key: str, value: str, text: str) -> MountSpec:
 
 def _checked(spec: MountSpec, text: str) -> MountSpec:
     if not spec.target:
-        raise UsageError(f'invalid mount config for type "{spec.kind}": field Target must not be empty (in {text})')
+        raise _lacking(spec, "field Target must not be empty", text)
     match spec.kind:
         case "bind":
-            if not spec.source:
-                raise UsageError(f'invalid mount config for type "bind": field Source must not be empty (in {text})')
-            if spec.source.startswith("."):
-                spec = replace(spec, source=posixpath.abspath(spec.source))
-            if not spec.source.startswith("/"):
-                raise UsageError(f"invalid mount path: '{spec.source}' mount path must be absolute")
-            return replace(spec, source=posixpath.normpath(spec.source))
-        case "tmpfs":
-            if spec.source:
-                raise UsageError('invalid mount config for type "tmpfs": field Source must not be specified')
-        case "volume":
-            if spec.source and not is_volume_name(spec.source):
-                raise UsageError(f'--mount {text}: "{spec.source}" is no name for a volume')
-            if spec.subpath is not None and not _is_inside(spec.subpath):
-                raise UsageError(f"--mount {text}: volume-subpath has to be a relative path without ..")
+            return _checked_bind(spec, text)
+        case "tmpfs" if spec.source:
+            raise _lacking(spec, "field Source must not be specified", text)
+        case "volume" if spec.source and not is_volume_name(spec.source):
+            raise UsageError(f'--mount {text}: "{spec.source}" is no name for a volume')
+        case "volume" if spec.subpath is not None and not _is_inside(spec.subpath):
+            raise UsageError(f"--mount {text}: volume-subpath has to be a relative path without ..")
     return spec
+
+
+def _checked_bind(spec: MountSpec, text: str) -> MountSpec:
+    if not spec.source:
+        raise _lacking(spec, "field Source must not be empty", text)
+    source = posixpath.abspath(spec.source) if spec.source.startswith(".") else spec.source
+    if not source.startswith("/"):
+        raise UsageError(f"invalid mount path: '{source}' mount path must be absolute")
+    return replace(spec, source=posixpath.normpath(source))
+
+
+def _lacking(spec: MountSpec, what: str, text: str) -> UsageError:
+    return UsageError(f'invalid mount config for type "{spec.kind}": {what} (in {text})', hint=_MOUNT_HINT)
 
 
 def _is_inside(path: str) -> bool:

@@ -89,7 +89,7 @@ class Volumes:
     def list(self) -> list[Volume]:
         """All of them, by name."""
         try:
-            names = sorted(os.listdir(self._folder))
+            names = sorted(path.name for path in self._folder.iterdir())
         except FileNotFoundError:
             return []
         return [volume for name in names if is_volume_name(name) and (volume := self._read(name)) is not None]
