@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from firekiln.errors import ImageFormatError, RootfsError
+from firekiln.errors import ImageFormatError, RegistryError, RootfsError
 from firekiln.oci import digest as digests
 from firekiln.oci.blobsource import BlobSource, parse_document, read_blob
 from firekiln.oci.layoutfolder import BlobSink
@@ -71,7 +71,7 @@ class ImportedCache:
             try:
                 with spool_layer(self._store, self._source, self._content.layers[digest], digest) as spooled:
                     commit_layer(self._store, spooled)
-            except (ImageFormatError, RootfsError) as error:
+            except (ImageFormatError, RegistryError, RootfsError) as error:
                 return error.message
         return None
 

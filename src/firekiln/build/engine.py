@@ -87,8 +87,8 @@ class Engine:
             for vertex in made.vertices:
                 if isinstance(vertex.op, ExecOp):
                     executor.check(vertex)
-            caches = self._caches(request)
-            with Staging(self._store) as staging:
+            with contextlib.ExitStack() as open_until, Staging(self._store) as staging:
+                caches = self._caches(request, open_until)
                 solved = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
                 with self._events.running("exporting to image") as task:
                     staging.flush()
@@ -164,27 +164,27 @@ class Engine:
         document = compose(made, solved, now=timestamp(time.time()))
         return self._store.images.put(document, layers, references=request.tags, annotations=request.annotations)
 
-    def _caches(self, request: BuildRequest) -> Caches:
+    def _caches(self, request: BuildRequest, open_until: contextlib.ExitStack) -> Caches:
         def warn(problem: str) -> None:
             self._events.emit(Warned(message=problem))
 
         imported: list[ImportedCache] = []
         for wanted in request.cache_from:
-            from firekiln.build.localcache import open_local  # noqa: PLC0415 - most builds import no cache
+            from firekiln.build.cacheexchange import open_cache  # noqa: PLC0415 - most builds import no cache
 
             try:
-                with self._events.running(f"importing cache manifest from local:{wanted.src}"):
-                    imported.append(open_local(wanted, self._store))
+                with self._events.running(f"importing cache manifest from {wanted.where}"):
+                    imported.append(open_cache(wanted, self._store, open_until))
             except FirekilnError as error:
                 warn(f"importing cache: {error.message}")
         return Caches(self._store, imported, warn)
 
     def _export_cache(self, wanted: CacheTo, caches: Caches, image: StoredImage) -> None:
-        from firekiln.build.localcache import export_local  # noqa: PLC0415 - most builds export no cache
+        from firekiln.build.cacheexchange import export  # noqa: PLC0415 - most builds export no cache
 
         try:
-            with self._events.running("exporting cache to client directory"):
-                export_local(wanted, caches, [layer.digest for layer in image.layers])
+            with self._events.running(f"exporting cache to {wanted.where}"):
+                export(wanted, caches, [layer.digest for layer in image.layers])
         except BuildError as error:
             if not wanted.ignore_error:
                 raise

@@ -6,7 +6,6 @@ tars): so an image that is pushed here and pulled there has the same digest in b
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,7 +107,7 @@ def push(
         tars = list(pool.map(put, dict.fromkeys(layers)))
         by_layer = dict(zip(dict.fromkeys(layers), tars, strict=True))
         manifest, config = describe(image, [by_layer[layer] for layer in layers], compression)
-        repository.put_blob(digests.of(config), len(config), lambda: io.BytesIO(config))
+        repository.put_bytes(digests.of(config), config)
         digest = repository.put_manifest(manifest, MEDIA_TYPE_MANIFEST, repository.reference.tagged().tag or "")
     store.images.pushed(image, str(repository.reference), digest)
     return Pushed(digest=digest, size=len(manifest))

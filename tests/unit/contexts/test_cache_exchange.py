@@ -8,13 +8,14 @@ import shutil
 import pytest
 
 import firekiln
-from firekiln.build.cachespec import CacheTo, Mode, parse_cache_from, parse_cache_to
+from firekiln.build.cachespec import LocalTo, Mode, RegistryFrom, RegistryTo, parse_cache_from, parse_cache_to
 from firekiln.build.events import Cached, Started, Warned
 from firekiln.errors import UsageError
 from firekiln.oci import digest as digests
 from firekiln.rootfs import erofs
 from firekiln.rootfs.tree import Directory, File, Meta
 from firekiln.store import Store
+from registries import docker_registry
 
 TEXT = b"""
 FROM scratch AS builder
@@ -219,9 +220,10 @@ def test_a_layer_that_our_writer_did_not_write_never_reaches_the_store(project, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("type=registry,ref=x", "type registry are not supported yet"),
-        ("user/app:cache", "type registry are not supported yet"),
-        ("type=inline", "type inline are not supported yet"),
+        ("type=registry", "requires ref"),
+        ("type=registry,ref=x/B", "must be lowercase"),
+        ("type=registry,ref=x,dest=y", "unknown field dest"),
+        ("type=inline", "type inline are not supported"),
         ("type=odd,dest=x", "unknown type odd"),
         ("dest=x", "type is required"),
         ("type=local", "requires dest"),
@@ -237,8 +239,31 @@ def test_a_destination_that_makes_no_sense_is_refused(text, message):
 
 def test_the_words_of_an_exchange_are_buildx(tmp_path):
     made = parse_cache_to(f"type=local,dest={tmp_path},mode=max,oci-mediatypes=true,ignore-error=true")
-    assert made == CacheTo(dest=tmp_path, mode=Mode.MAX, ignore_error=True)
+    assert made == LocalTo(dest=tmp_path, mode=Mode.MAX, ignore_error=True)
     assert parse_cache_from(f"type=local,src={tmp_path},tag=t").tag == "t"
     for text, message in (("type=local", "requires src"), ("type=local,src=x,digest=y", "is no digest")):
         with pytest.raises(UsageError, match=message):
             parse_cache_from(text)
+
+
+def test_a_registry_may_hold_the_cache(tmp_path):
+    assert parse_cache_to("type=registry,ref=host.example/x,mode=max") == RegistryTo(
+        ref="host.example/x:latest", mode=Mode.MAX
+    )
+    assert parse_cache_from("host.example/x:cache") == RegistryFrom(ref="host.example/x:cache")
+
+
+def test_a_cache_goes_by_a_registry_and_saves_the_other_stores_work(project, tmp_path_factory):
+    with docker_registry(tmp_path_factory.mktemp("registry")) as registry:
+        name = f"{registry.host}/kiln/app:cache"
+        first = project.build("first", cache_to=[f"type=registry,ref={name},mode=max"])
+        second = project.build("second", cache_from=[f"type=registry,ref={name}"])
+        assert second.digest == first.digest
+        assert len(project.copies(Cached)) == 3
+        assert project.copies(Started) == set()
+        absent = project.build("third", cache_from=[f"type=registry,ref={registry.host}/kiln/absent"])
+        assert absent.digest == first.digest
+        assert "manifest unknown" in project.warnings()[0]
+    gone = project.build("fourth", cache_from=[f"type=registry,ref={name}"])
+    assert gone.digest == first.digest
+    assert project.warnings()

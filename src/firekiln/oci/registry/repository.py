@@ -6,6 +6,7 @@ registry itself where they fail; writing goes to itself alone.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -190,6 +191,10 @@ class Repository:
         with content() as file:
             upload.send(file)
         return True
+
+    def put_bytes(self, digest: str, data: bytes) -> None:
+        """Put a small blob, as `put_blob`."""
+        self.put_blob(digest, len(data), lambda: io.BytesIO(data))
 
     def check(self) -> None:
         """RegistryError where the registry does not answer, or refuses the credentials."""
