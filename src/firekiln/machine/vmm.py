@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
@@ -16,7 +15,9 @@ from typing import IO, Protocol, Self
 from firekiln.errors import MissingProgramError
 from firekiln.machine.channel import Channel
 from firekiln.machine.spec import MachineSpec
+from firekiln.values import dataclass
 
+QEMU_HINT = "apt-get install qemu-system-x86 (Debian, Ubuntu)"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -64,8 +65,18 @@ class Guest:
         self.channel.close()
 
 
-def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-    """Start a VMM that is killed when the calling thread ends, however it ends. MissingProgramError where absent."""
+def spawn(
+    argv: Sequence[str],
+    *,
+    pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
+    stderr: int = subprocess.PIPE,
+    hint: str = QEMU_HINT,
+) -> subprocess.Popen[bytes]:
+    """Start a VMM that is killed when the calling thread ends, however it ends.
+
+    MissingProgramError with that hint where it is absent.
+    """
     # Loaded here: the child, between fork and exec, must not do more than two system calls.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
@@ -80,24 +91,23 @@ def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Po
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd,
             pass_fds=pass_fds,
             start_new_session=True,  # Ctrl-C is for the supervisor, which stops the guest in order
             preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls; the only way to PR_SET_PDEATHSIG
         )
     except FileNotFoundError as error:
-        raise missing(argv[0]) from error
+        raise missing(argv[0], hint) from error
 
 
-def program_identity(path: str | None, program: str) -> str:
+def program_identity(path: str | None, program: str, *, hint: str = QEMU_HINT) -> str:
     """A program file's identity, without the cost of running it: its place, size and time of installation."""
     if path is None:
-        raise missing(program)
+        raise missing(program, hint)
     status = Path(path).stat()
     return f"{path}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def missing(program: str) -> MissingProgramError:
-    return MissingProgramError(
-        f"{program} is not on this host", hint="apt-get install qemu-system-x86 (Debian, Ubuntu)"
-    )
+def missing(program: str, hint: str) -> MissingProgramError:
+    return MissingProgramError(f"{program} is not on this host", hint=hint)
