@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from firekiln.machine.contract import MachineDocument
 from firekiln.rootfs import cpio
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Node
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

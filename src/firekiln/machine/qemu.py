@@ -11,13 +11,14 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from firekiln.errors import MachineError
 from firekiln.machine.channel import SerialPort
 from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
 from firekiln.machine.vmm import Guest, program_identity, spawn
+from firekiln.values import dataclass
 
 PROGRAM: Final = "qemu-system-x86_64"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Literal
+
+from firekiln.values import dataclass
 
 Accelerator = Literal["kvm", "tcg"]
 Protocol = Literal["tcp", "udp"]

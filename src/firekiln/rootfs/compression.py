@@ -1,9 +1,8 @@
-"""Compressed streams, told apart by their first bytes: gzip, zstd, xz, bzip2, or none of them."""
+"""Streams compressed and decompressed: gzip, zstd, xz, bzip2, or none of them."""
 
 from __future__ import annotations
 
 import bz2
-import enum
 import io
 import lzma
 import os
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from isal import igzip, isal_zlib
 
 from firekiln.errors import RootfsError
+from firekiln.rootfs.algorithm import Compression as Compression  # noqa: PLC0414 - a re-export
+from firekiln.rootfs.algorithm import detect as detect  # noqa: PLC0414 - a re-export
 from firekiln.rootfs.content import SequentialFile, Sources, Written
 from firekiln.rootfs.tree import CHUNK
 
@@ -29,20 +30,6 @@ if TYPE_CHECKING:  # typeshed's own name, which is there for type checkers only
     from _typeshed import WriteableBuffer
 
 
-class Compression(enum.StrEnum):
-    NONE = "none"
-    GZIP = "gzip"
-    ZSTD = "zstd"
-    XZ = "xz"
-    BZIP2 = "bzip2"
-
-
-_MAGIC: Final = {
-    b"\x1f\x8b": Compression.GZIP,
-    b"\x28\xb5\x2f\xfd": Compression.ZSTD,
-    b"\xfd7zXZ\0": Compression.XZ,
-    b"BZh": Compression.BZIP2,
-}
 _DAMAGE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # isal's stubs take its error for an instance
     EOFError,
     zlib.error,
@@ -63,11 +50,6 @@ class Readable(Protocol):
     """Whatever gives bytes: at most `size`, none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-def detect(head: bytes) -> Compression:
-    """What a stream is that begins with these bytes (six are enough)."""
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), Compression.NONE)
 
 
 class Decompressed:

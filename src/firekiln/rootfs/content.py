@@ -12,10 +12,10 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Self
 
 from firekiln.rootfs.tree import CHUNK, BytesSource, Source
+from firekiln.values import dataclass
 
 _SMALL = 128 << 10
 """Up to this many bytes, reading and gathering is cheaper than a system call more for each piece."""

@@ -7,11 +7,11 @@ may start with, end with or double a slash; answers never do.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.inodes import shown
 from firekiln.rootfs.tree import Directory, Node, Symlink, Tree, Whiteout
+from firekiln.values import dataclass
 
 MAX_LINKS = 40
 """Symbolic links followed in one look-up before it is a loop: path_resolution(7)'s figure."""

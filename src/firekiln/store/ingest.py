@@ -80,7 +80,7 @@ def commit_layer(store: Store, spooled: SpooledLayer, below: Sequence[Layer] = (
     if spooled.erofs:
         return _commit_erofs(store, spooled)
     from firekiln.rootfs import tar  # noqa: PLC0415 - few images are of tars
-    from firekiln.rootfs.compression import Compression, detect  # noqa: PLC0415 - as above
+    from firekiln.rootfs.algorithm import Compression, detect  # noqa: PLC0415 - as above
 
     with spooled.path.open("rb") as file:
         if detect(file.read(6)) is not Compression.NONE:

@@ -5,9 +5,7 @@ All of it is pure: from a kernel, a format and names to words and bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -19,6 +17,7 @@ from firekiln.machine.kernel import Kernel
 from firekiln.machine.qemu import COMMAND_LINE
 from firekiln.machine.spec import DEFAULT_MEMORY, MIB
 from firekiln.oci.config import Json
+from firekiln.values import dataclass
 
 _MODULES: Final = "virtio_mmio virtio_pci virtio_rng virtio_net"
 """What every flat image may want, its root file system aside."""
@@ -106,8 +105,3 @@ def modules(kernel: Kernel, output: FileSystem) -> Sequence[KernelModule]:
 def loaded(kernel: Kernel, wanted: Iterable[str]) -> Sequence[KernelModule]:
     """These modules of the kernel and what they need, in the order of loading."""
     return [KernelModule(name=module.path.name, data=module.path.read_bytes()) for module in kernel.modules_for(wanted)]
-
-
-def encode(document: Json) -> bytes:
-    """JSON for people to read and change."""
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

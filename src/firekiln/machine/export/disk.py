@@ -15,7 +15,6 @@ import hashlib
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from firekiln.machine.export.meter import Meter
 from firekiln.machine.export.output import Raw
 from firekiln.rootfs import ext4
 from firekiln.store.durable import write_all
+from firekiln.values import dataclass
 
 _LOADER: Final = 1 << 20
 _ESP_LEAST: Final = 64 << 20

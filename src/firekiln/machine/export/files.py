@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -15,12 +16,13 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from firekiln.errors import ExportError
+from firekiln.oci.config import Json
 from firekiln.store.durable import fsync_directory, is_full
+from firekiln.values import dataclass
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
@@ -242,3 +244,30 @@ def _remove_unlocked(path: Path) -> None:
         return
     finally:
         os.close(fd)
+
+
+def encode(document: Json) -> bytes:
+    """JSON for people to read and change."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+class Beside:
+    """The files beside an image, `DEST.SUFFIX`."""
+
+    def __init__(self, files: NewFiles, dest: Path) -> None:
+        self.dest = dest
+        self.paths: list[Path] = []
+        self._files = files
+
+    def write(self, suffix: str, data: bytes) -> Path:
+        path = self._path(suffix)
+        self._files.write(path, data)
+        self.paths.append(path)
+        return path
+
+    def absent(self, *suffixes: str) -> None:
+        for suffix in suffixes:
+            self._files.absent(self._path(suffix))
+
+    def _path(self, suffix: str) -> Path:
+        return self.dest.with_name(f"{self.dest.name}.{suffix}")

@@ -13,13 +13,13 @@ guest/PROTOCOL.md says what PID 1 does with them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from firekiln.errors import RootfsError
 from firekiln.machine.initramfs import KernelModule, modules_list
 from firekiln.rootfs.lookup import resolve
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Node, Symlink, Tree
+from firekiln.values import dataclass
 
 INIT: Final = "/.firekiln/init"
 _FOLDER: Final = b".firekiln"

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
-from firekiln.machine.export import squashfs
 from firekiln.machine.export.meter import Meter, occupied
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
 from firekiln.machine.export.programs import find_program, run
 from firekiln.rootfs import cpio, erofs, ext4
-from firekiln.rootfs.compression import Compression, compressed
+from firekiln.rootfs.algorithm import Compression
 from firekiln.rootfs.tree import CHUNK, Tree
 from firekiln.store.durable import write_all
 
@@ -30,6 +29,8 @@ def write_file_system(tree: Tree, output: FileSystem, path: Path, meter: Meter, 
             meter.watch(path, tree)
             erofs.write(tree, path)
         case Squashfs():
+            from firekiln.machine.export import squashfs  # noqa: PLC0415 - imported by who makes it
+
             squashfs.write(tree, path, output.compression, meter)
         case Cpio():
             write_cpio(tree, output, path, meter, scratch)
@@ -57,6 +58,8 @@ def write_cpio(tree: Tree, output: Cpio, path: Path, meter: Meter, scratch: Scra
         meter.watch(path, tree)
         cpio.write(tree, path)
         return
+    from firekiln.rootfs.compression import compressed  # noqa: PLC0415 - its codecs take a while to import
+
     plain = scratch()
     meter.watch(plain, tree)
     cpio.write(tree, plain)

@@ -6,8 +6,9 @@ import struct
 import uuid
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from firekiln.values import dataclass
 
 SECTOR: Final = 512
 ALIGNMENT: Final = 1 << 20

@@ -12,13 +12,13 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from firekiln.errors import ExportError, MissingProgramError
 from firekiln.machine.export.gpt import SECTOR
 from firekiln.machine.export.programs import find_program, run
+from firekiln.values import dataclass
 
 _FOLDER: Final = Path("/usr/lib/grub")
 _PACKAGES: Final = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from firekiln.rootfs.tree import File, Tree, walk
+from firekiln.values import dataclass
 
 Progress = Callable[[int, int | None], None]
 """Called, by another thread, with the bytes that are written and with all that will be, where that is known."""

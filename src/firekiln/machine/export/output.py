@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, TypeAlias, assert_never
 
 from firekiln.errors import UsageError
-from firekiln.rootfs.compression import Compression
+from firekiln.rootfs.algorithm import Compression
 from firekiln.rootfs.ext4 import Size
+from firekiln.values import dataclass
 
 STDOUT: Final = "-"
 SQUASHFS_COMPRESSIONS: Final = ("gzip", "lz4", "lzo", "xz", "zstd", "none")

@@ -15,11 +15,11 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from firekiln.store.durable import write_all
+from firekiln.values import dataclass
 
 BLOCK: Final = 4096
 _DIGEST: Final = 32

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from firekiln.machine.kernel.modules import load_order
 from firekiln.store import Store
 from firekiln.store.durable import fsync_directory
 from firekiln.store.temporary import Temporary
+from firekiln.values import dataclass
 
 Kind = Literal["own", "debian", "file", "generic"]
 _DESCRIPTION = "kernel.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from firekiln.machine.kernel.bzimage import extract_elf
 from firekiln.machine.kernel.catalog import Kernel, Kind, NewKernel, NewModule, add
 from firekiln.machine.kernel.modules import dependencies, load_order, normal
 from firekiln.machine.kernel.options import features_of, parse_options
+from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     import tarfile

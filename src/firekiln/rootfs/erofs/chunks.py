@@ -5,11 +5,10 @@ The chunk's size is a power of two, one for a file: small chunks waste no zeros,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from firekiln.errors import RootfsError
 from firekiln.rootfs.erofs.layout import BLOCK, BLOCK_BITS, CHUNK_BITS_MASK, round_up
 from firekiln.rootfs.tree import File
+from firekiln.values import dataclass
 
 _ENTRY = 4
 _MAX_ENTRIES = 1 << 24

@@ -11,7 +11,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from struct import error as StructError  # noqa: N812 - the name says what it is
 from typing import NamedTuple
@@ -51,6 +51,7 @@ from firekiln.rootfs.tree import (
     Tree,
     Whiteout,
 )
+from firekiln.values import dataclass
 
 _MAX_PIECES = 5_000_000
 """Extents of all sparse files together."""

@@ -10,13 +10,13 @@ Source: Linux, `fs/ext4/namei.c`; `Documentation/filesystems/ext4/directory.rst`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4.dirhash import HALF_MD4, half_md4
 from firekiln.rootfs.ext4.layout import BLOCK, DIRECTORY_ROOM, DIRENT, continued
+from firekiln.values import dataclass
 
 Entry = tuple[bytes, int, int]
 """Name, inode number, file type."""

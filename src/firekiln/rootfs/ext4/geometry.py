@@ -12,7 +12,7 @@ is one long run and groups without content need no bitmap: they are BLOCK_UNINIT
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4.extents import Run
@@ -24,6 +24,7 @@ from firekiln.rootfs.ext4.layout import (
     INODES_PER_BLOCK,
     MAX_BLOCKS,
 )
+from firekiln.values import dataclass
 
 _BLOCKS_PER_INODE = 4  # mke2fs: an inode for 16 KiB
 _MAX_INODES_PER_GROUP = GROUP

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from firekiln.rootfs.ext4.dirhash import HALF_MD4
 from firekiln.rootfs.ext4.extents import Run
@@ -43,6 +42,7 @@ from firekiln.rootfs.ext4.layout import (
     Checksum,
 )
 from firekiln.rootfs.ext4.superblock import Superblock
+from firekiln.values import dataclass
 
 _INCOMPAT = INCOMPAT_FILETYPE | INCOMPAT_EXTENTS | INCOMPAT_64BIT | INCOMPAT_FLEX_BG
 _RO_COMPAT = (

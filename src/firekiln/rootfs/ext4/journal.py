@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct
 from typing import Final, NamedTuple
 
 import google_crc32c
+
+from firekiln.values import dataclass
 
 HEADER: Final = Struct(">III")
 """`struct journal_header_s`: h_magic, h_blocktype, h_sequence."""

@@ -13,7 +13,7 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from struct import error as StructError  # noqa: N812 - the name says what it is
 
@@ -66,6 +66,7 @@ from firekiln.rootfs.tree import (
     Tree,
     Whiteout,
 )
+from firekiln.values import dataclass
 
 _KNOWN = (
     INCOMPAT_FILETYPE

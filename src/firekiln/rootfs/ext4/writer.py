@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firekiln.errors import RootfsError
 from firekiln.rootfs.ext4 import groups, inodetable
@@ -22,6 +22,7 @@ from firekiln.rootfs.ext4.placing import needed, place_files, place_metadata
 from firekiln.rootfs.ext4.plan import Plan, plan
 from firekiln.rootfs.inodes import collector_paused
 from firekiln.rootfs.tree import Directory, Meta, Tree
+from firekiln.values import dataclass
 
 _MAX_LABEL = 16
 _MAX_EPOCH = (1 << 32) - 1
