@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {
     "stop": "machines:stop",
     "system": "system:system",
     "tag": "images:tag",
+    "volume": "volume:volume",
     "wait": "machines:wait",
 }
 

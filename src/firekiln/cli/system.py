@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,15 +12,17 @@ import click
 
 from firekiln import api
 from firekiln.cli import images
+from firekiln.cli.confirm import confirm
 from firekiln.cli.run import parse_size
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.dockerfile.durations import parse_duration
-from firekiln.errors import FirekilnError, StoreError, UsageError
+from firekiln.errors import StoreError, UsageError
 from firekiln.machine.kernel import generic_kernels, kernels
 from firekiln.machine.machine import Machine
 from firekiln.machine.state import Record, State
 from firekiln.machine.supervise import sweep
+from firekiln.machine.volumeuse import VolumeUse, prune_volumes, volume_uses
 from firekiln.oci.reference import Reference
 from firekiln.store import Store
 from firekiln.store.prune import Pruned, prune_cache, prune_damaged, prune_images, prune_kernels
@@ -50,17 +51,18 @@ def df(obj: dict[str, Any], verbose: bool, style: str) -> None:
     with Store.open(obj["root"]) as store:
         usage = measure(store)
         machines = _machines(State(store.machines))
+        volumes = volume_uses(store)
         rows = [
             _images_row(usage),
             _machines_row(machines),
-            _volumes_row(store.root / "volumes"),
+            _volumes_row(volumes),
             _cache_row(usage),
             _kernels_row(usage, _newest_kernels(store.root)),
         ]
     if style != "table":
         print_each(style, rows)
     elif verbose:
-        _print_all(usage, machines)
+        _print_all(usage, machines, volumes)
     else:
         heading = ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")
         print_table(heading, [[row[column] for column in _COLUMNS] for row in rows])
@@ -70,19 +72,24 @@ def df(obj: dict[str, Any], verbose: bool, style: str) -> None:
 @click.option("-a", "--all", "everything", is_flag=True, help="All that nothing uses, not only what has no name.")
 @_force
 @_filter
+@click.option("--volumes", is_flag=True, help="Volumes without a name too.")
 @click.pass_obj
-def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Sequence[str]) -> None:
+def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Sequence[str], volumes: bool) -> None:
     """Remove what is not used: stopped machines, images, build cache; with -a older kernels too."""
     until = _until(filters)
-    _confirm(
+    if volumes and until is not None:
+        raise UsageError('The "until" filter is not supported with "--volumes"')
+    confirm(
         force,
         "This will remove:\n"
         "  - all stopped containers\n"
-        f"  - all {'images without at least one container associated to them' if everything else 'dangling images'}\n"
+        + ("  - all anonymous volumes not used by at least one container\n" if volumes else "")
+        + f"  - all {'images without at least one container associated to them' if everything else 'dangling images'}\n"
         f"  - {'all' if everything else 'unused'} build cache" + ("\n  - all unused kernels\n" if everything else "\n"),
     )
     with Store.open(obj["root"]) as store, store.making_room():
         stopped = _remove_machines(State(store.machines), until)
+        unused = prune_volumes(store, wanted=lambda volume: volume.is_anonymous) if volumes else []
         parts = [
             prune_images(store, everything=everything, until=until),
             prune_cache(store, everything=everything, until=until),
@@ -91,7 +98,8 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
             parts += [prune_kernels(store, keep=_newest_kernels(store.root)), prune_damaged(store)]
         api.clean(store)
     _print_deleted("Containers", stopped.deleted)
-    _report(*parts, freed=stopped.size)
+    _print_deleted("Volumes", [name for name, _ in unused])
+    _report(*parts, freed=stopped.size + sum(size for _, size in unused))
 
 
 @system.command
@@ -150,7 +158,7 @@ def prune_builder(obj: dict[str, Any], everything: bool, force: bool, filters: S
     """Remove build cache, what was used longest ago first."""
     until = _until(filters)
     limit = parse_size(keep, "--keep-storage") if keep else None
-    _confirm(force, f"This will remove {'all' if everything else 'unused'} build cache.")
+    confirm(force, f"This will remove {'all' if everything else 'unused'} build cache.")
     with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_cache(store, everything=everything, until=until, keep=limit)
         api.clean(store)
@@ -171,7 +179,7 @@ def prune_image(obj: dict[str, Any], everything: bool, force: bool, filters: Seq
     """Remove images that nothing uses."""
     until = _until(filters)
     kind = "images without at least one container associated to them" if everything else "dangling images"
-    _confirm(force, f"This will remove all {kind}.")
+    confirm(force, f"This will remove all {kind}.")
     with Store.open(obj["root"]) as store, store.making_room():
         pruned = prune_images(store, everything=everything, until=until)
         api.clean(store)
@@ -186,16 +194,6 @@ for _name, _command in {
     "tag": images.tag,
 }.items():
     image.add_command(_command, _name)
-
-
-def _confirm(force: bool, what: str) -> None:
-    """Ask as Docker does; FirekilnError where the answer is not yes."""
-    if force:
-        return
-    click.echo(f"WARNING! {what}\nAre you sure you want to continue? [y/N] ", nl=False)
-    answer = sys.stdin.readline().strip().lower()
-    if answer not in ("y", "yes"):
-        raise FirekilnError("nothing was removed", hint="answer y, or use -f")
 
 
 def _until(filters: Sequence[str]) -> float | None:
@@ -269,9 +267,10 @@ def _machines_row(machines: Sequence[tuple[Record, int]]) -> dict[str, str]:
     return _row("Containers", len(machines), len(running), size, size - sum(running))
 
 
-def _volumes_row(folder: Path) -> dict[str, str]:
-    count = sum(1 for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else 0
-    return _row("Local Volumes", count, 0, folder_size(folder), 0)
+def _volumes_row(volumes: Sequence[VolumeUse]) -> dict[str, str]:
+    idle = sum(use.volume.used for use in volumes if not use.machines)
+    size = sum(use.volume.used for use in volumes)
+    return _row("Local Volumes", len(volumes), sum(bool(use.machines) for use in volumes), size, idle)
 
 
 def _cache_row(usage: Usage) -> dict[str, str]:
@@ -288,7 +287,7 @@ def _kernels_row(usage: Usage, newest: Sequence[str]) -> dict[str, str]:
     return _row("Kernels", len(usage.kernels), active, size, sum(item.size for item in idle))
 
 
-def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]]) -> None:
+def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]], volumes: Sequence[VolumeUse]) -> None:
     click.echo("Images space usage:\n")
     heading = ("REPOSITORY", "TAG", "IMAGE ID", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "IN USE")
     print_table(heading, [row for item in usage.images for row in _image_rows(item)])
@@ -297,6 +296,9 @@ def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]]) -> None:
         (record.id[:_SHORT], record.image, human_size(size), record.status, record.name) for record, size in machines
     ]
     print_table(("CONTAINER ID", "IMAGE", "SIZE", "STATUS", "NAMES"), rows)
+    click.echo("\nLocal Volumes space usage:\n")
+    named = [(use.volume.name, str(len(use.machines)), human_size(use.volume.used)) for use in volumes]
+    print_table(("VOLUME NAME", "LINKS", "SIZE"), named)
     click.echo(f"\nBuild cache usage: {human_size(sum(item.size for item in usage.cache if not item.shared))}\n")
     columns = ("ID", "CacheType", "Size", "LastUsedSince", "InUse", "Shared")
     cache = [[_cache_json(item)[column] for column in columns] for item in usage.cache]
