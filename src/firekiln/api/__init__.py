@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from firekiln.api.archives import ArchiveFormat, import_image, load, save
     from firekiln.api.bases import create_base
-    from firekiln.api.builds import base_configs, build, check
+    from firekiln.api.builds import StageEngine, base_configs, build, check
     from firekiln.api.exports import export
     from firekiln.api.images import BuildResult, Pull, ensure_image, parse_platform
     from firekiln.api.machines import run
@@ -26,6 +26,7 @@ __all__ = [
     "ArchiveFormat",
     "BuildResult",
     "Pull",
+    "StageEngine",
     "base_configs",
     "build",
     "check",
@@ -47,7 +48,7 @@ __all__ = [
 _HOMES = {
     "archives": ("ArchiveFormat", "import_image", "load", "save"),
     "bases": ("create_base",),
-    "builds": ("base_configs", "build", "check"),
+    "builds": ("StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),
     "images": ("BuildResult", "Pull", "ensure_image", "parse_platform"),
     "machines": ("run",),

@@ -37,7 +37,7 @@ def save(
 
     ImageNotFoundError where the store lacks one; ExportError where the file can't be written.
     """
-    from firekiln.rootfs.compression import Compression  # noqa: PLC0415 - who loads compresses nothing
+    from firekiln.rootfs.algorithm import Compression  # noqa: PLC0415 - who loads compresses nothing
     from firekiln.store.archives import saved  # noqa: PLC0415 - ditto
 
     with contextlib.ExitStack() as stack:

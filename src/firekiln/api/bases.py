@@ -46,9 +46,13 @@ def resolve(
     return Resolver(sources(store, events, pull=pull), events).resolve(str(reference), platform)
 
 
-def sources(store: Store, events: Events, *, pull: Pull) -> list[ImageSource]:
-    """Where base images come from, in the order in which they are asked."""
+def sources(store: Store, events: Events, *, pull: Pull, engine: bool = False) -> list[ImageSource]:
+    """Where base images come from, in the order in which they are asked; `engine`: Docker Engine's are among them."""
     here: list[ImageSource] = [StoreSource(store)]
+    if engine:
+        from firekiln.build.engineimages import EngineSource  # noqa: PLC0415 - most builds know no engine
+
+        here.append(EngineSource(store, events))
     elsewhere: list[ImageSource] = [RegistrySource(store, events), BootstrapSource(store, events)]
     match pull:
         case "never":

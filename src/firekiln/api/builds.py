@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event as Flag
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firekiln.api.bases import sources
 from firekiln.api.images import BuildResult, Pull, parse_platform
@@ -31,6 +31,7 @@ from firekiln.sandbox.limits import LEAST_MEMORY, SHM_SIZE, Limits, Ulimit
 from firekiln.store import Store
 
 if TYPE_CHECKING:
+    from firekiln.build.stageengine import Prebuilt
     from firekiln.rootfs.compression import Readable
     from firekiln.sandbox import NamespaceRunner
 
@@ -41,6 +42,9 @@ _CA_BUNDLES = (
     "/etc/ssl/cert.pem",  # Alpine
 )
 _EPOCH = "SOURCE_DATE_EPOCH"
+
+StageEngine: TypeAlias = Literal["native", "docker"]
+"""Who builds the stages that a target needs."""
 
 
 def build(
@@ -58,6 +62,8 @@ def build(
     cache_from: Sequence[str] = (),
     cache_to: Sequence[str] = (),
     pull: bool | Pull = "missing",
+    engine_images: bool = False,
+    stage_engine: StageEngine = "native",
     secrets: Mapping[str, bytes] | None = None,
     ssh: Mapping[str, Path] | None = None,
     network: str = "default",
@@ -85,6 +91,8 @@ def build(
     cache_from  as docker's `--cache-from`: "type=local,src=DIR"; what can't be imported is a warning
     cache_to    as docker's `--cache-to`: "type=local,dest=DIR,mode=max"
     pull        when registries are asked for base images: "always" (or True), "missing" or "never"
+    engine_images  whether Docker Engine's images are bases too, asked for before a registry is
+    stage_engine   "docker": the stages that the target needs are built by Docker Engine, the target here
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
     network     for RUN steps that ask for none: default, none or host
     memory      the most that each RUN step may use, in bytes; cpus: how many processors' time
@@ -135,9 +143,18 @@ def build(
             cache_from=tuple(map(parse_cache_from, cache_from)),
             cache_to=tuple(map(parse_cache_to, cache_to)),
         )
+        bases = sources(opened, events, pull=_pull(pull), engine=engine_images)
+        if stage_engine == "docker":
+            prebuilt = _docker_stages(stack, opened, events, request, cancel=cancel, pull=_pull(pull) == "always")
+            request = replace(
+                request,
+                contexts={**request.contexts, **prebuilt.contexts},
+                options=replace(request.options, prebuilt=prebuilt.stages),
+            )
+            bases.insert(0, prebuilt)
         engine = Engine(
             store=opened,
-            sources=sources(opened, events, pull=_pull(pull)),
+            sources=bases,
             runner=_once(lambda: stack.enter_context(_namespaces(opened, pids_limit))),
             events=events,
         )
@@ -173,6 +190,34 @@ def base_configs(store: str | Path | None = None) -> Iterator[BaseConfigs]:
         events = Events()
         resolver = Resolver(sources(opened, events, pull="missing"), events)
         yield lambda reference, platform: resolver.resolve(reference, platform).image
+
+
+def _docker_stages(
+    stack: contextlib.ExitStack,
+    store: Store,
+    events: Events,
+    request: BuildRequest,
+    *,
+    cancel: Flag | None,
+    pull: bool,
+) -> Prebuilt:
+    """The stages that the target needs, built by Docker Engine; `stack` holds what they left on the disk."""
+    from firekiln.build.stageengine import DockerStages, StageRequest  # noqa: PLC0415 - most builds know no engine
+    from firekiln.oci.engine import DockerEngine  # noqa: PLC0415 - as above
+
+    with DockerEngine.connect() as engine:
+        stages = stack.enter_context(DockerStages(store, engine, events, cancel=cancel))
+        return stages.build(
+            StageRequest(
+                dockerfile=request.dockerfile,
+                file=request.file,
+                context=request.contexts["context"],
+                options=request.options,
+                network=request.execution.network,
+                extra_hosts=request.execution.extra_hosts,
+                pull=pull,
+            )
+        )
 
 
 def _check_tags(tags: Sequence[str]) -> None:

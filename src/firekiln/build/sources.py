@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from firekiln.build.events import Completed, Events, Failed, Output, Started, Task
 from firekiln.errors import DamagedError, FirekilnError, ImageNotFoundError, RegistryError
@@ -13,6 +13,10 @@ from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
 from firekiln.store.locks import named
+
+if TYPE_CHECKING:
+    from firekiln.oci.blobsource import BlobSource
+    from firekiln.oci.layout import RemoteImage
 
 LAYOUT: Final = "oci-layout://"
 
@@ -48,19 +52,25 @@ class LayoutSource:
             return None
         from firekiln.oci.layout import Layout, read_image, split_reference  # noqa: PLC0415 - most bases are in the store
         from firekiln.rootfs import directory  # noqa: PLC0415 - as above
-        from firekiln.store.ingest import ingest_image  # noqa: PLC0415 - as above
 
         whole = reference.removeprefix(LAYOUT)
         path, wanted = (whole, "") if Path(whole).is_dir() else split_reference(whole)
         layout = Layout(directory.read(path), name=path)
         remote = read_image(layout, layout.find(wanted), platform)
-        return StoredImage(
-            digest=remote.descriptor.digest,
-            config_digest=remote.manifest.config.digest,
-            references=(),
-            image=remote.image,
-            layers=ingest_image(self._store, layout, remote),
-        )
+        return ingested(self._store, layout, remote)
+
+
+def ingested(store: Store, source: BlobSource, remote: RemoteImage) -> StoredImage:
+    """An image whose layers are brought into the store; it gets no name there. As `ingest_image`."""
+    from firekiln.store.ingest import ingest_image  # noqa: PLC0415 - most bases are in the store
+
+    return StoredImage(
+        digest=remote.descriptor.digest,
+        config_digest=remote.manifest.config.digest,
+        references=(),
+        image=remote.image,
+        layers=ingest_image(store, source, remote),
+    )
 
 
 class BootstrapSource:
@@ -134,7 +144,7 @@ class Resolver:
         return image
 
     def _ask(self, reference: str, platform: Platform) -> StoredImage:
-        name = reference if reference.startswith(LAYOUT) else Reference.parse(reference).familiar
+        name = reference if "://" in reference else Reference.parse(reference).familiar
         unreached: RegistryError | None = None
         for source in self._sources:
             try:

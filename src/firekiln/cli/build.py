@@ -49,6 +49,8 @@ class _Options(TypedDict):
     push: bool
     platform: str | None
     pull: api.Pull
+    engine_images: bool
+    stage_engine: api.StageEngine
     no_cache: bool
     no_cache_stages: tuple[str, ...]
     secrets: tuple[str, ...]
@@ -85,6 +87,14 @@ class _Options(TypedDict):
     default="missing",
     type=click.Choice(["always", "missing", "never"]),
     help="When to ask registries for base images; without a word: always.  [default: missing]",
+)
+@click.option("--engine-images", is_flag=True, help="Take Docker Engine's images as bases too.")
+@click.option(
+    "--stage-engine",
+    type=click.Choice(["native", "docker"]),
+    default="native",
+    help="Who builds the stages that the target needs.",
+    show_default=True,
 )
 @click.option("--no-cache", is_flag=True, help="Run every step, whether or not its result is known.")
 @click.option("--no-cache-filter", "no_cache_stages", multiple=True, metavar="STAGE", help="The same for one stage.")
@@ -140,6 +150,8 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             cache_from=options["cache_from"],
             cache_to=options["cache_to"],
             pull=options["pull"],
+            engine_images=options["engine_images"],
+            stage_engine=options["stage_engine"],
             secrets=dict(_secret(text) for text in options["secrets"]),
             ssh=dict(_ssh(text) for text in options["ssh"]),
             network=options["network"],

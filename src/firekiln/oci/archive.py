@@ -27,7 +27,8 @@ from firekiln.oci.manifest import (
 )
 from firekiln.oci.reference import Reference
 from firekiln.rootfs import tar
-from firekiln.rootfs.compression import Compression, compressed
+from firekiln.rootfs.algorithm import Compression
+from firekiln.rootfs.compression import compressed
 from firekiln.rootfs.tree import Directory, Extent, File, Meta, Node, PathSource, Tree
 from firekiln.values import dataclass
 

@@ -30,6 +30,7 @@ from firekiln.oci.manifest import (
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.rootfs import lookup
+from firekiln.rootfs.algorithm import Compression, detect
 from firekiln.rootfs.stream import FileStream
 from firekiln.rootfs.tree import File, Tree
 from firekiln.values import dataclass
@@ -94,8 +95,6 @@ class DockerArchive:
 
     def _layer(self, path: str, diff_id: str) -> Descriptor:
         """What a layer's file is: a plain tar is what its diff_id says, or else is refused when it is read."""
-        from firekiln.rootfs.compression import Compression, detect  # noqa: PLC0415 - its codecs take 20 ms to import
-
         node = self._file(path)
         kind = detect(next(node.chunks(), b""))
         if kind is Compression.NONE:

@@ -14,7 +14,7 @@ from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from firekiln.errors import EngineError, UsageError
+from firekiln.errors import EngineError, MissingProgramError
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
 
@@ -58,12 +58,12 @@ class DockerEngine:
 
     @classmethod
     def connect(cls) -> DockerEngine:
-        """UsageError where the SDK is not installed; EngineError where no engine answers."""
+        """MissingProgramError where the SDK is not installed; EngineError where no engine answers."""
         try:
             import docker  # noqa: PLC0415 - an extra, and 100 ms
         except ImportError as error:
             hint = "pip install 'firekiln[docker]'"
-            raise UsageError("talking to Docker Engine needs the package docker", hint=hint) from error
+            raise MissingProgramError("talking to Docker Engine needs the package docker", hint=hint) from error
         with _engine_errors():
             return cls(docker.APIClient(version="auto", timeout=_SILENCE, use_ssh_client=True, **_endpoint()))
 

@@ -17,7 +17,7 @@ from firekiln.oci.config import History, Image
 from firekiln.oci.dockerarchive import open_archive
 from firekiln.oci.platform import Platform
 from firekiln.rootfs import directory, tar
-from firekiln.rootfs.compression import Compression
+from firekiln.rootfs.algorithm import Compression
 from firekiln.store.durable import store_errors
 from firekiln.store.images import StoredImage
 from firekiln.store.ingest import ingest_image

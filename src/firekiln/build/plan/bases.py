@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from firekiln.build.graph import ContextSource, Copy, FileOp, GitSource, ImageSource, Vertex
 from firekiln.build.plan import checks, names, paths, remotes
+from firekiln.build.plan.options import STAGE_FILES, STAGE_IMAGE
 from firekiln.build.plan.stages import Stages, command_of, reachable
 from firekiln.build.plan.state import DEFAULT_PATH, SCRATCH, Planning, StageState
 from firekiln.dockerfile import instructions as df
@@ -90,8 +91,10 @@ def _load(planning: Planning, stages: Stages, state: StageState, reference: Refe
         _load_image(planning, stages, state, str(reference))
     elif context.startswith(_IMAGE_CONTEXT):
         _load_image(planning, stages, state, _image_context(name, context))
-    elif context.startswith(_LAYOUT_CONTEXT):
+    elif context.startswith((_LAYOUT_CONTEXT, STAGE_IMAGE)):
         _load_image(planning, stages, state, context)
+    elif context.startswith(STAGE_FILES):
+        state.vertex = planning.vertex(ContextSource(name=context), name=f"[{state.name}] load from engine")
     else:
         files = _context(planning, name, context)
         state.vertex = files

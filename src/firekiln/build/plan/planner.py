@@ -21,6 +21,15 @@ from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """The stages of a file and what each reads, before any base image is asked for."""
+
+    planning: Planning
+    stages: Stages
+    target: StageState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """All that a plan is made of: every stage, and which of them are planned because the target needs them."""
 
@@ -42,6 +51,16 @@ def plan(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs
 
 def plan_stages(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs) -> Planned:
     """`plan`, before the target's part is taken out of it."""
+    linked = link(dockerfile, options, base_configs)
+    planning, stages, target = linked.planning, linked.stages, linked.target
+    wanted = stages.states[: len(dockerfile.stages)] if options.all_stages else [target]
+    needed = resolve(planning, stages, wanted)
+    _dispatch(planning, stages, needed)
+    return Planned(planning=planning, stages=stages, target=target, needed=needed)
+
+
+def link(dockerfile: Dockerfile, options: PlanOptions, base_configs: BaseConfigs) -> Linked:
+    """As far as a plan is known without the base images. DockerfileError."""
     platform = options.platform or options.build_platform
     stage = options.target or (dockerfile.stages[-1].name if dockerfile.stages else "")
     predefined = predefined_args(
@@ -62,10 +81,7 @@ def plan_stages(dockerfile: Dockerfile, options: PlanOptions, base_configs: Base
     stages = build_stages(planning)
     target = find_target(planning, stages)
     link_stages(planning, stages)
-    wanted = stages.states[: len(dockerfile.stages)] if options.all_stages else [target]
-    needed = resolve(planning, stages, wanted)
-    _dispatch(planning, stages, needed)
-    return Planned(planning=planning, stages=stages, target=target, needed=needed)
+    return Linked(planning=planning, stages=stages, target=target)
 
 
 def _declare_global(planning: Planning, args: dict[str, str], *, use_build_args: bool) -> None:

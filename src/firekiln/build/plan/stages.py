@@ -141,10 +141,16 @@ def _from(planning: Planning, stage: Stage) -> StageState:
         location=stage.location,
         stage=stage,
         name=stage.name or f"stage-{stage.index}",
-        named_context=planning.options.contexts.get(stage.name) if stage.name else None,
+        named_context=_stand_in(planning, stage),
         platform=_platform(planning, stage),
         ignore_cache=no_cache if isinstance(no_cache, bool) else stage.name in no_cache,
     )
+
+
+def _stand_in(planning: Planning, stage: Stage) -> str | None:
+    """What the stage is replaced by."""
+    prebuilt = planning.options.prebuilt.get(stage.index)
+    return prebuilt or (planning.options.contexts.get(stage.name) if stage.name else None)
 
 
 def _platform(planning: Planning, stage: Stage) -> Platform | None:
