@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firecrackers import DESCRIPTION, ApiServer, babble, drip, hang, load_api, refuse
+from firecrackers import Api, ApiServer, babble, drip, hang, load_description, refuse
 from firekiln.errors import MachineError, UsageError
 from firekiln.machine.firecracker.client import ANSWER_LIMIT, ApiError, connect
 from firekiln.machine.firecracker.configuration import (
@@ -43,10 +43,7 @@ def spec(**changes):
 
 @pytest.fixture(scope="module")
 def api():
-    yaml = pytest.importorskip("yaml")
-    if not DESCRIPTION.is_file():
-        pytest.skip("Firecracker's description of its API is not here")
-    return load_api(yaml)
+    return Api(load_description())
 
 
 DEVICES = [

@@ -42,6 +42,7 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _FIRST_USER: Final = 0x70000000
 """Beyond what systemd gives containers (0x6fffffff at most), below what 32 bits with a sign hold."""
 
+_USERS: Final = (1 << 27) - 1
 _FILES: Final = 1024
 _PROCESSES: Final = 64
 _OVERHEAD: Final = 96 * MIB
@@ -86,8 +87,8 @@ class Placed:
 
 
 def user_of(machine_id: str) -> int:
-    """A user and group id that no other machine has, and no account: made of the machine's id."""
-    return _FIRST_USER + int.from_bytes(hashlib.sha256(machine_id.encode()).digest()[:3])
+    """A user and group id that no account has, made of the machine's id: one of 134 million."""
+    return _FIRST_USER + (int.from_bytes(hashlib.sha256(machine_id.encode()).digest()[:4]) & _USERS)
 
 
 def jailed(spec: MachineSpec) -> tuple[MachineSpec, tuple[Placed, ...]]:
