@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from firekiln.api.exports import export
     from firekiln.api.images import BuildResult, Pull, ensure_image, parse_platform
     from firekiln.api.machines import run
-    from firekiln.api.registries import credentials, login, pull, push
+    from firekiln.api.registries import credentials, login, pull, push, push_container_disk
     from firekiln.api.steps import clean
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "parse_platform",
     "pull",
     "push",
+    "push_container_disk",
     "run",
     "save",
 ]
@@ -52,7 +53,7 @@ _HOMES = {
     "exports": ("export",),
     "images": ("BuildResult", "Pull", "ensure_image", "parse_platform"),
     "machines": ("run",),
-    "registries": ("credentials", "login", "pull", "push"),
+    "registries": ("credentials", "login", "pull", "push", "push_container_disk"),
     "steps": ("clean",),
 }
 """The modules of all names. None bears the name of a function, which it would hide."""

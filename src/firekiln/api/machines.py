@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firekiln.api.images import BuildResult, ensure_image
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from firekiln.machine.spec import DEFAULT_MEMORY
 from firekiln.store import Store
 

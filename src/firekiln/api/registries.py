@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from firekiln.api.images import BuildResult, parse_platform
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.registry import moved_status, open_repository
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
-from firekiln.store import Store
+from firekiln.store import Store, StoredImage
 
 if TYPE_CHECKING:
+    from firekiln.machine.export.artifact import Artifact
     from firekiln.oci.credentials import Credential, Credentials
+    from firekiln.oci.registry import Repository
     from firekiln.store.transfer import Pulled, Pushed
 
 
@@ -67,12 +71,15 @@ def push(
     image: str | BuildResult | None = None,
     platform: str | None = None,
     compression: str = "gzip",
+    vm: bool = False,
     on_event: Subscriber | None = None,
     store: Store | str | Path | None = None,
 ) -> Pushed:
     """Put an image of the store (None: the one of that name) into the registry that `reference` names, under it.
 
     compression  of layers: none, gzip or zstd
+    vm           push a VM artifact too, which refers to the image: a flat ext4, its kernel and Firecracker's
+                 configuration (see `firekiln.machine.export.artifact`)
 
     As any container engine takes it. ImageNotFoundError where the store lacks it; RegistryError.
     """
@@ -88,4 +95,68 @@ def push(
         repository = stack.enter_context(open_repository(name))
         task = stack.enter_context(events.running(f"push {name}"))
         moved = moved_status(events, task)
-        return transfer.push(opened, repository, found, compression=Compression(compression), moved=moved)
+        pushed = transfer.push(opened, repository, found, compression=Compression(compression), moved=moved)
+        if vm:
+            _push_vm(opened, repository, found, pushed)
+        return pushed
+
+
+def push_container_disk(
+    reference: str,
+    image: str | BuildResult,
+    *,
+    platform: str | None = None,
+    on_event: Subscriber | None = None,
+    store: Store | str | Path | None = None,
+) -> str:
+    """Put an image of the store under `reference` as a containerDisk for KubeVirt: a disk that boots anywhere.
+
+    Returns the manifest's digest. As `push`, and what `export` of type=raw raises.
+    """
+    from firekiln.machine.export import Raw, Request, export  # noqa: PLC0415 - few push disks
+    from firekiln.machine.export.artifact import container_disk  # noqa: PLC0415 - ditto
+
+    name = Reference.parse(reference).tagged()
+    events = Events(on_event)
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        wanted = image.digest if isinstance(image, BuildResult) else image
+        found = opened.images.get(wanted, parse_platform(platform))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=opened.temporary.folder)))
+        repository = stack.enter_context(open_repository(name))
+        stack.enter_context(events.running(f"push {name}"))
+        export(opened, Request(image=found, output=Raw(dest=str(folder / "disk.img"))))
+        made = container_disk(folder / "disk.img", found.image.platform, folder / "layer")
+        return _push_artifact(repository, made, name.tag or "")
+
+
+def _push_vm(store: Store, repository: Repository, image: StoredImage, pushed: Pushed) -> None:
+    from firekiln.errors import MachineError  # noqa: PLC0415 - few push disks
+    from firekiln.machine.export import Ext4, Request, export  # noqa: PLC0415 - ditto
+    from firekiln.machine.export.artifact import vm_artifact  # noqa: PLC0415 - ditto
+    from firekiln.machine.kernel import default_kernel  # noqa: PLC0415 - ditto
+    from firekiln.oci.manifest import MEDIA_TYPE_MANIFEST, Descriptor  # noqa: PLC0415 - ditto
+
+    with tempfile.TemporaryDirectory(dir=store.temporary.folder) as folder:
+        disk = Path(folder, "rootfs.ext4")
+        export(store, Request(image=image, output=Ext4(dest=str(disk))))
+        kernel = default_kernel(store.root, image.image.platform.architecture)
+        if kernel is None:
+            raise MachineError("the store has no kernel for the VM artifact", hint="firekiln kernel pull")
+        subject = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=pushed.digest, size=pushed.size)
+        _push_artifact(repository, vm_artifact(disk, kernel, subject), "")
+
+
+def _push_artifact(repository: Repository, artifact: Artifact, tag: str) -> str:
+    from firekiln.oci.manifest import MEDIA_TYPE_MANIFEST  # noqa: PLC0415 - as above
+
+    for digest, (descriptor, content) in artifact.blobs.items():
+        if isinstance(content, bytes):
+            repository.put_bytes(digest, content)
+        else:
+            repository.put_blob(digest, descriptor.size, partial(_opened, content))
+    return repository.put_manifest(artifact.manifest, MEDIA_TYPE_MANIFEST, tag)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")

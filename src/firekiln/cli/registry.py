@@ -60,20 +60,32 @@ def _pull(obj: dict[str, Any], name: str, *, quiet: bool, platform: str | None) 
     help="How layers travel.",
     show_default=True,
 )
+@click.option("--vm", is_flag=True, help="Push a VM artifact beside it: root file system, kernel, configuration.")
+@click.option("--container-disk", metavar="IMAGE", help="Put IMAGE under NAME as a containerDisk for KubeVirt.")
 @click.argument("name")
 @click.pass_obj
-def push(obj: dict[str, Any], quiet: bool, platform: str | None, compression: str, name: str) -> None:
+def push(  # noqa: PLR0917 - click passes them by keyword
+    obj: dict[str, Any],
+    quiet: bool,
+    platform: str | None,
+    compression: str,
+    vm: bool,
+    container_disk: str | None,
+    name: str,
+) -> None:
     """Put an image into the registry that its name says."""
     reference = Reference.parse(name).tagged()
     view = display("quiet" if quiet else "auto", sys.stderr)
+    common: dict[str, Any] = {"platform": platform, "on_event": view, "store": obj["root"]}
     try:
-        pushed = api.push(name, platform=platform, compression=compression, on_event=view, store=obj["root"])
+        if container_disk is not None:
+            line = f"digest: {api.push_container_disk(name, container_disk, **common)}"
+        else:
+            pushed = api.push(name, compression=compression, vm=vm, **common)
+            line = f"digest: {pushed.digest} size: {pushed.size}"
     finally:
         view.close()
-    if quiet:
-        click.echo(str(reference))
-    else:
-        click.echo(f"{reference.tag}: digest: {pushed.digest} size: {pushed.size}")
+    click.echo(str(reference) if quiet else f"{reference.tag}: {line}")
 
 
 @click.command
