@@ -34,6 +34,8 @@ from mirror import serving
 HERE = Path(__file__).parent
 DISK_SIZE = 50 << 30
 STEPS = 21
+NAMESPACE = "FIREKILN_BENCHMARK_NAMESPACE"
+"""The variable that says that we run in a mount namespace of our own."""
 FILES = 1000
 REQUIREMENTS = "flask==3.0.3\ngunicorn==22.0.0\nrequests==2.32.3\njinja2==3.1.4\nsqlalchemy==2.0.36\n"
 
@@ -100,11 +102,24 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0:
         sys.exit("benchmarks/build.py: run it as root: it makes and mounts a file system")
+    in_private_namespace()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that it, too, leaves nothing behind
     try:
         compare(rows, options.rounds, options.builders.split(","), options.disk)
     except (BuilderError, subprocess.CalledProcessError) as error:
         sys.exit(f"benchmarks/build.py: {error}")
+
+
+def in_private_namespace() -> None:
+    """Go on in a mount namespace of our own, which shares nothing with the host's and ends with us.
+
+    Builders bind the host's /dev into containers: where propagation is shared, and a builder dies before it cleans up,
+    taking down what is below our disk would take down /dev/pts of the host as well.
+    """
+    if os.environ.pop(NAMESPACE, None) is None:
+        namespace = ["unshare", "--mount", "--propagation", "private"]
+        os.environ[NAMESPACE] = "private"
+        os.execvp(namespace[0], [*namespace, sys.executable, *sys.argv])
 
 
 def compare(rows: list[str], rounds: int, wanted: list[str], place: Path | None) -> None:
