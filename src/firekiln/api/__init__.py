@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # typing's, which takes 5 ms to import; type checkers kno
 if TYPE_CHECKING:
     from typing import Any
 
-    from firekiln.api.archives import ArchiveFormat, import_image, load, save
+    from firekiln.api.archives import ArchiveFormat, import_image, load, load_into_engine, save
     from firekiln.api.bases import create_base
     from firekiln.api.builds import StageEngine, base_configs, build, check
     from firekiln.api.exports import export
@@ -37,6 +37,7 @@ __all__ = [
     "export",
     "import_image",
     "load",
+    "load_into_engine",
     "login",
     "parse_platform",
     "pull",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "archives": ("ArchiveFormat", "import_image", "load", "save"),
+    "archives": ("ArchiveFormat", "import_image", "load", "load_into_engine", "save"),
     "bases": ("create_base",),
     "builds": ("StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),

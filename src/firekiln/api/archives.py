@@ -53,6 +53,24 @@ def save(
                 output(piece)
 
 
+def load_into_engine(
+    images: str | Iterable[str], *, platform: str | None = None, store: Store | str | Path | None = None
+) -> None:
+    """Put images of the store, by name or digest, into Docker Engine, under the names that they are given by.
+
+    ImageNotFoundError where the store lacks one; EngineError; MissingProgramError without Docker's SDK.
+    """
+    from firekiln.oci.engine import DockerEngine  # noqa: PLC0415 - most know no engine
+    from firekiln.store.archives import saved  # noqa: PLC0415 - as above
+
+    with contextlib.ExitStack() as stack:
+        opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
+        names = [images] if isinstance(images, str) else images
+        wanted = _wanted(opened, names, parse_platform(platform))
+        engine = stack.enter_context(DockerEngine.connect())
+        engine.load(stack.enter_context(saved(opened, wanted)))
+
+
 def load(
     archive: str | Path | Readable,
     *,

@@ -25,11 +25,14 @@ _HOST_GATEWAY = "127.0.0.1"
 _ENTITLEMENTS = frozenset({"network.host", "security.insecure"})
 
 
+_ALONE = {"--pull": "--pull=always", "--load": "--load=store"}
+
+
 class _Command(click.Command):
-    """`--pull` may stand without a word, as Docker's does, and then takes none of the words that follow."""
+    """`--pull` and `--load` may stand without a word, as Docker's do, and then take none of the words that follow."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
+        return super().parse_args(ctx, [_ALONE.get(word, word) for word in args])
 
 
 class _Options(TypedDict):
@@ -45,7 +48,7 @@ class _Options(TypedDict):
     annotations: tuple[str, ...]
     cache_from: tuple[str, ...]
     cache_to: tuple[str, ...]
-    load: bool
+    load: str | None
     push: bool
     platform: str | None
     pull: api.Pull
@@ -115,7 +118,11 @@ class _Options(TypedDict):
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write what was built to this file, as JSON.")
-@click.option("--load", is_flag=True, help="Has no effect: the image is kept in the store anyway.")
+@click.option(
+    "--load",
+    type=click.Choice(["store", "docker"]),
+    help="docker: put the image into Docker Engine too; without a word no effect, since the store keeps it anyway.",
+)
 @click.option("--push", is_flag=True, help="Put the image into the registries of its names.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile, and build nothing.")
 @click.option("-o", "--output", "outputs", multiple=True, metavar="DIR|type=T,dest=FILE", help="Export the image.")
@@ -133,7 +140,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     shown = display(mode, sys.stderr)
     view = LateWarnings(shown, sys.stderr, expand=bool(obj["debug"]))
     _prepare(options)
-    if options["load"] and not options["quiet"]:
+    if options["load"] == "store" and not options["quiet"]:
         click.echo("--load: images are kept in the store anyway", err=True)
     try:
         result = api.build(
@@ -174,6 +181,8 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
         view.close()
     view.report()
     exports.write(result)
+    if options["load"] == "docker":
+        api.load_into_engine(options["tags"] or [result.digest], store=obj["root"])
     if options["push"]:
         _push(result, options, root=obj["root"])
     _report(result, options, quiet=exports.on_stdout)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from firekiln.cli.imagefilters import parse_filters
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import ConflictError, ContainerNotFoundError, DamagedError, FirekilnError, ImageNotFoundError
@@ -26,15 +27,27 @@ _CREATED_BY_WIDTH = 45
 @click.option("-q", "--quiet", is_flag=True, help="Ids only.")
 @click.option("--no-trunc", is_flag=True, help="Ids in full.")
 @click.option("--digests", is_flag=True, help="Show digests.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those that pass it.")
 @click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
 @click.argument("name", required=False)
 @click.pass_obj
 def images(  # noqa: PLR0917 - click passes them by keyword
-    obj: dict[str, Any], _everything: bool, quiet: bool, no_trunc: bool, digests: bool, style: str, name: str | None
+    obj: dict[str, Any],
+    _everything: bool,
+    quiet: bool,
+    no_trunc: bool,
+    digests: bool,
+    filters: Sequence[str],
+    style: str,
+    name: str | None,
 ) -> None:
-    """List images."""
+    """List images.
+
+    Filters are dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE and reference=PATTERN.
+    """
     with Store.open(obj["root"]) as store:
-        rows = [row for image in store.images.list() for row in _rows(image, no_trunc=no_trunc)]
+        passes = parse_filters(filters, store)
+        rows = [row for image in store.images.list() for row in _rows(image, no_trunc=no_trunc) if passes(image, row)]
     if name is not None:
         rows = [row for row in rows if _is_named(row, name)]
     if quiet:
