@@ -14,7 +14,6 @@ import stat
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -35,6 +34,7 @@ from firekiln.rootfs.tree import (
     Tree,
     Whiteout,
 )
+from firekiln.values import numerous
 
 Restore: TypeAlias = Callable[[os.stat_result, Meta], Meta]
 """What a file's attributes are, given its status and what they seem to be. May raise a FirekilnError."""
@@ -217,7 +217,7 @@ class _HostDirectory:
         return tuple(sorted(found))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@numerous(frozen=True, slots=True, eq=False)
 class HostFile:
     """A file's content, found again by its path; RootfsError if another file lies there now.
 

@@ -18,8 +18,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
+
+from firekiln.values import numerous
 
 CHUNK = 1 << 20
 """Bytes read at a time where content passes through memory."""
@@ -28,7 +29,7 @@ _LOADING = threading.RLock()
 """Held while a lazy directory is filled: steps that run side by side read the same Trees."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@numerous(frozen=True, slots=True, kw_only=True)
 class Meta:
     """What every inode has. `mode` holds the permission bits only (07777); times are nanoseconds since the epoch.
 
@@ -48,7 +49,7 @@ class Source(Protocol):
     def open(self) -> AbstractContextManager[int]: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@numerous(frozen=True, slots=True, eq=False)
 class PathSource:
     """A file of the host that nobody else changes: a blob of the store, a spool file.
 
@@ -68,7 +69,7 @@ class PathSource:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@numerous(frozen=True, slots=True, eq=False)
 class BytesSource:
     """Content in memory. Readers of small files look at `data` first and need no descriptor."""
 
@@ -95,7 +96,7 @@ class Extent(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@numerous(frozen=True, slots=True, kw_only=True, eq=False)
 class File:
     """A regular file of `size` bytes. Extents are in order of `start`, do not overlap and end within `size`."""
 
@@ -121,13 +122,13 @@ class File:
         return b"".join(self.chunks())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@numerous(frozen=True, slots=True, kw_only=True, eq=False)
 class Symlink:
     meta: Meta
     target: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@numerous(frozen=True, slots=True, kw_only=True, eq=False)
 class Device:
     """A character (`block=False`) or block device node."""
 
@@ -137,17 +138,17 @@ class Device:
     minor: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@numerous(frozen=True, slots=True, kw_only=True, eq=False)
 class Fifo:
     meta: Meta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@numerous(frozen=True, slots=True, kw_only=True, eq=False)
 class Socket:
     meta: Meta
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@numerous(frozen=True, slots=True, eq=False)
 class Whiteout:
     """The name is gone from the layers below. It has no metadata of its own."""
 
