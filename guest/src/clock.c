@@ -14,6 +14,14 @@ long long clock_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
+long long clock_realtime_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 void clock_sleep_ms(long milliseconds)
 {
 	struct timespec span = { milliseconds / 1000, milliseconds % 1000 * 1000000 };

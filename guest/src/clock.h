@@ -6,4 +6,6 @@ long long clock_ms(void); /* since the kernel started */
 void clock_sleep_ms(long milliseconds);
 void clock_set(long long realtime_ns);
 
+long long clock_realtime_ns(void);
+
 #endif

@@ -7,9 +7,11 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base64.h"
 #include "file.h"
 
 #define VERSION 1
+#define INIT_POWER_OFF 38 /* SIGRTMIN+4 of systemd(1), by glibc's and so everybody's SIGRTMIN, 34 */
 
 const struct channel_config default_channel = { .name = "firekiln.agent" };
 const struct channel_config console_channel = { .console = true };
@@ -149,6 +151,13 @@ static int read_rlimits(const struct json *limits, struct process_config *proces
 	return 0;
 }
 
+static void read_terminal(const struct json *value, struct terminal_config *tty)
+{
+	tty->wanted = value && value->type == JSON_OBJECT;
+	tty->rows = (int)json_integer(value, "rows", 0, 65535, 0);
+	tty->columns = (int)json_integer(value, "columns", 0, 65535, 0);
+}
+
 static int read_process(const struct json *value, struct process_config *process, struct failure *failure)
 {
 	process->argv = words(array(value, "argv"));
@@ -157,10 +166,169 @@ static int read_process(const struct json *value, struct process_config *process
 		return refuse(failure, "process.argv or process.env");
 	process->user = json_string(value, "user", "");
 	process->cwd = json_string(value, "cwd", "/");
+	process->make_cwd = true;
 	process->stop_signal = (int)json_integer(value, "stop_signal", 1, 64, 15);
 	process->stop_timeout_ms = json_integer(value, "stop_timeout_ms", 0, INT_MAX, 10000);
 	process->open_stdin = json_true(value, "stdin");
+	process->groups = words(array(value, "groups"));
+	read_terminal(json_get(value, "tty"), &process->tty);
 	return read_rlimits(array(value, "rlimits"), process, failure);
+}
+
+/* `env` with `more` added: of equal names the later counts. Strings are shared; NULL where memory is short. */
+static char **add_variables(char **env, char **more)
+{
+	size_t count = 0, used = 0;
+	char **made;
+
+	for (char **word = env; *word; word++)
+		count++;
+	for (char **word = more; *word; word++)
+		count++;
+	made = calloc(count + 1, sizeof *made);
+	for (char **word = env; made && *word; word++)
+		made[used++] = *word;
+	for (char **word = more; made && *word; word++) {
+		size_t name = strcspn(*word, "=") + 1, i = 0;
+
+		while (i < used && strncmp(made[i], *word, name))
+			i++;
+		made[i] = *word;
+		used += i == used;
+	}
+	return made;
+}
+
+int document_exec(const struct json *fields, const struct process_config *base, struct process_config *process,
+		  struct failure *failure)
+{
+	char **added = words(array(fields, "env"));
+
+	*process = *base;
+	process->argv = words(array(fields, "argv"));
+	process->env = added ? add_variables(base->env, added) : NULL;
+	free(added);
+	if (!process->argv || !process->argv[0] || !process->env) {
+		free(process->argv);
+		free(process->env);
+		return fail(failure, "process", EINVAL, "the host's EXEC");
+	}
+	process->user = json_string(fields, "user", base->user);
+	process->cwd = json_string(fields, "cwd", base->cwd);
+	process->open_stdin = json_true(fields, "stdin");
+	process->console = process->make_cwd = false; /* as runc: a container's directory is made, an exec's must be there */
+	process->tty = (struct terminal_config){ 0 };
+	read_terminal(json_get(fields, "tty"), &process->tty);
+	return 0;
+}
+
+/* --- what Docker's options add ------------------------------------------------------------------------------------ */
+
+const char *document_data(const struct json *value, size_t *length)
+{
+	const char *text = json_string(value, "data", NULL);
+	char *encoded = (char *)json_string(value, "base64", NULL);
+
+	if (text)
+		*length = strlen(text);
+	else if (encoded)
+		*length = base64_decode(encoded);
+	return text ? text : encoded;
+}
+
+static int read_mount(const struct json *value, struct mount_config *mount, struct failure *failure)
+{
+	static const char *const types[] = { "drive", "tmpfs", "virtiofs", "9p", "file" };
+	const char *type = json_string(value, "type", "");
+	size_t known = sizeof types / sizeof *types, i = 0;
+
+	while (i < known && strcmp(type, types[i]))
+		i++;
+	mount->target = json_string(value, "target", "");
+	if (i == known || *mount->target != '/')
+		return refuse(failure, "a mount of unknown type or without a target");
+	mount->type = (enum mount_type)i;
+	mount->read_only = json_true(value, "read_only");
+	mount->fstype = json_string(value, "fstype", "ext4");
+	mount->subpath = json_string(value, "subpath", NULL);
+	mount->tag = json_string(value, "tag", NULL);
+	mount->size = json_integer(value, "size", 0, LLONG_MAX, 0);
+	mount->mode = (int)json_integer(value, "mode", 0, 07777, mount->type == MOUNT_FILE ? 0644 : 01777);
+	mount->options = array(value, "options");
+	mount->data = document_data(value, &mount->length);
+	if (mount->type == MOUNT_DRIVE && !read_drive(json_get(value, "drive"), &mount->drive))
+		return refuse(failure, "a mount without its drive");
+	if ((mount->type == MOUNT_VIRTIOFS || mount->type == MOUNT_9P) && !mount->tag)
+		return refuse(failure, "a mount without its tag");
+	return mount->type == MOUNT_FILE && !mount->data ? refuse(failure, "a mount without its data") : 0;
+}
+
+static int read_mounts(const struct json *list, struct machine *machine, struct failure *failure)
+{
+	for (const struct json *item = list ? list->first : NULL; item; item = item->next) {
+		if (machine->mount_count == MAX_MOUNTS)
+			return refuse(failure, "too many mounts");
+		if (read_mount(item, &machine->mounts[machine->mount_count++], failure))
+			return -1;
+	}
+	return 0;
+}
+
+static int read_restart(const struct json *value, struct restart_config *restart, struct failure *failure)
+{
+	const char *policy = json_string(value, "policy", "no");
+
+	restart->retries = (unsigned long)json_integer(value, "retries", 0, INT_MAX, 0);
+	if (!strcmp(policy, "on-failure"))
+		restart->policy = RESTART_ON_FAILURE;
+	else if (!strcmp(policy, "always") || !strcmp(policy, "unless-stopped"))
+		restart->policy = RESTART_ALWAYS;
+	else if (strcmp(policy, "no"))
+		return refuse(failure, "an unknown restart policy");
+	return 0;
+}
+
+static int read_health(const struct json *value, struct health_config *health, struct failure *failure)
+{
+	if (!value || value->type == JSON_NULL)
+		return 0;
+	health->argv = words(array(value, "argv"));
+	if (!health->argv || !health->argv[0])
+		return refuse(failure, "health.argv");
+	health->interval_ms = json_integer(value, "interval_ms", 1, INT_MAX, 30000);
+	health->timeout_ms = json_integer(value, "timeout_ms", 1, INT_MAX, 30000);
+	health->start_period_ms = json_integer(value, "start_period_ms", 0, INT_MAX, 0);
+	health->start_interval_ms = json_integer(value, "start_interval_ms", 1, INT_MAX, 5000);
+	health->retries = (int)json_integer(value, "retries", 1, INT_MAX, 3);
+	return 0;
+}
+
+static int read_init(const struct json *value, struct init_config *init, struct failure *failure)
+{
+	const struct json *stop = json_get(value, "stop");
+
+	if (!value || value->type == JSON_NULL)
+		return 0;
+	init->argv = words(array(value, "argv"));
+	init->stop = words(array(stop, "argv"));
+	init->stop_signal = (int)json_integer(stop, "signal", 1, 64, INIT_POWER_OFF);
+	if (!init->argv || !init->argv[0] || (init->stop && !init->stop[0]))
+		return refuse(failure, "init");
+	return 0;
+}
+
+static int read_options(const struct json *document, struct machine *machine, struct failure *failure)
+{
+	const struct json *sysctls = json_get(document, "sysctls");
+
+	machine->read_only_root = json_true(json_get(document, "root"), "read_only");
+	machine->sysctls = sysctls && sysctls->type == JSON_OBJECT ? sysctls : NULL;
+	machine->files = array(document, "files");
+	if (read_mounts(array(document, "mounts"), machine, failure) ||
+	    read_restart(json_get(document, "restart"), &machine->restart, failure) ||
+	    read_health(json_get(document, "health"), &machine->health, failure))
+		return -1;
+	return read_init(json_get(document, "init"), &machine->init, failure);
 }
 
 int document_parse(char *text, size_t length, struct machine *machine, struct failure *failure)
@@ -183,7 +351,8 @@ int document_parse(char *text, size_t length, struct machine *machine, struct fa
 	machine->handshake_ms = json_integer(document, "handshake_ms", 0, 60000, 100);
 	if (read_channel(json_get(document, "channel"), machine, failure) ||
 	    read_root(json_get(document, "root"), machine, failure) ||
-	    read_network(json_get(document, "network"), machine, failure))
+	    read_network(json_get(document, "network"), machine, failure) ||
+	    read_options(document, machine, failure))
 		return -1;
 	return read_process(json_get(document, "process"), &machine->process, failure);
 }

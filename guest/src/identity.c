@@ -9,6 +9,7 @@
 
 #include "file.h"
 #include "log.h"
+#include "volumes.h"
 
 /* The beginning of dockerd's /etc/hosts. */
 static const char hosts_head[] = "127.0.0.1\tlocalhost\n"
@@ -80,10 +81,12 @@ void identity_write(const struct machine *machine)
 	if (sethostname(machine->hostname, strlen(machine->hostname)))
 		log_line(LOG_LEVEL_WARNING, "hostname %s: %s", machine->hostname, strerror(errno));
 	mkdir("/etc", 0755);
-	if (length >= (int)sizeof line || file_replace("/etc/hostname", line, (size_t)length, 0644))
+	if (!volumes_cover(machine, "/etc/hostname") &&
+	    (length >= (int)sizeof line || file_replace("/etc/hostname", line, (size_t)length, 0644)))
 		log_line(LOG_LEVEL_WARNING, "/etc/hostname: %s", strerror(errno));
-	write_hosts(machine);
-	if (machine->nameservers)
+	if (!volumes_cover(machine, "/etc/hosts"))
+		write_hosts(machine);
+	if (machine->nameservers && !volumes_cover(machine, "/etc/resolv.conf"))
 		write_resolv_conf(machine);
 	if (symlink("/proc/mounts", "/etc/mtab") && errno != EEXIST)
 		log_line(LOG_LEVEL_WARNING, "/etc/mtab: %s", strerror(errno));

@@ -291,15 +291,15 @@ bool json_true(const struct json *value, const char *key)
 	return member && member->type == JSON_TRUE;
 }
 
-/* Bytes of the valid UTF-8 sequence at `text` (RFC 3629), 0 where there is none. */
-static size_t utf8_length(const unsigned char *text)
+/* Bytes of the valid UTF-8 sequence at `text` of `left` bytes (RFC 3629), 0 where there is none. */
+static size_t utf8_length(const unsigned char *text, size_t left)
 {
 	size_t length = text[0] >= 0xF0 ? 4 : text[0] >= 0xE0 ? 3 : 2;
 	unsigned char low = 0x80, high = 0xBF;
 
 	if (text[0] < 0x80)
 		return 1;
-	if (text[0] < 0xC2 || text[0] > 0xF4)
+	if (text[0] < 0xC2 || text[0] > 0xF4 || length > left)
 		return 0;
 	if (text[0] == 0xE0)
 		low = 0xA0;
@@ -317,28 +317,37 @@ static size_t utf8_length(const unsigned char *text)
 	return length;
 }
 
-size_t json_quote(const char *text, char *out, size_t size)
+size_t json_quote_bytes(const char *text, size_t *length, bool exact, char *out, size_t size)
 {
+	const unsigned char *at = (const unsigned char *)text, *end = at + *length;
 	size_t used = 0;
 
 	out[used++] = '"';
-	while (*text && used + 8 <= size) {
-		unsigned char c = (unsigned char)*text;
-		size_t length = utf8_length((const unsigned char *)text);
+	while (at < end && used + JSON_QUOTE_LEAST <= size) {
+		size_t whole = utf8_length(at, (size_t)(end - at));
 
-		if (c == '"' || c == '\\') {
+		if (*at == '"' || *at == '\\') {
 			out[used++] = '\\';
-			out[used++] = (char)c;
-		} else if (c < 0x20 || !length) {
-			used += (size_t)sprintf(out + used, "\\u%04x", c < 0x20 ? c : 0xFFFD);
+			out[used++] = (char)*at;
+		} else if (*at < 0x20 || *at == 0x7F || !whole) {
+			used += (size_t)sprintf(out + used, "\\u%04x",
+						whole ? *at : exact ? 0xDC00 + *at : 0xFFFD);
 		} else {
-			memcpy(out + used, text, length);
-			used += length;
-			text += length - 1;
+			memcpy(out + used, at, whole);
+			used += whole;
+			at += whole - 1;
 		}
-		text++;
+		at++;
 	}
+	*length = (size_t)((const char *)at - text);
 	out[used++] = '"';
 	out[used] = '\0';
 	return used;
+}
+
+size_t json_quote(const char *text, char *out, size_t size)
+{
+	size_t length = strlen(text);
+
+	return json_quote_bytes(text, &length, false, out, size);
 }

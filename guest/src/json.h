@@ -35,8 +35,15 @@ const char *json_string(const struct json *value, const char *key, const char *o
 long long json_integer(const struct json *value, const char *key, long long low, long long high, long long otherwise);
 bool json_true(const struct json *value, const char *key);
 
-/* Write `text` as a JSON string with quotes into `out` of `size` bytes, cut where it is too long (at least 8 bytes).
- * Bytes beyond ASCII become U+FFFD unless they are valid UTF-8. Returns its length. */
+/* The room that an escape, the closing quote and the NUL take: what `json_quote` needs at least. */
+#define JSON_QUOTE_LEAST 8
+
+/* Write `text` as a JSON string with quotes into `out` of `size` bytes, cut where it is too long. Bytes that are not
+ * UTF-8 become U+FFFD. Returns its length. */
 size_t json_quote(const char *text, char *out, size_t size);
+
+/* The same for `length` bytes, which may hold NULs; `length` receives how many of them found room. `exact`: bytes that
+ * are not UTF-8 become lone surrogates, as the parser takes them. */
+size_t json_quote_bytes(const char *text, size_t *length, bool exact, char *out, size_t size);
 
 #endif

@@ -28,6 +28,7 @@
 #include "mounts.h"
 #include "network.h"
 #include "service.h"
+#include "volumes.h"
 
 #define FOLDER "/firekiln"
 #define DOCUMENT FOLDER "/machine.json"
@@ -124,10 +125,12 @@ static int begin(struct failure *failure)
 static int finish_preparing(struct failure *failure)
 {
 	mounts_late();
-	if (network_configure(&machine, failure))
+	if (volumes_mount(&machine, failure) || network_configure(&machine, failure))
 		return -1;
 	identity_write(&machine);
-	return 0;
+	if (volumes_write_files(&machine, failure) || volumes_set_sysctls(&machine, failure))
+		return -1;
+	return volumes_seal_root(&machine, failure);
 }
 
 int main(void)
@@ -143,8 +146,8 @@ int main(void)
 	mounts_early();
 	open_standard_descriptors();
 	if (begin(&failure) || finish_preparing(&failure))
-		service_fail(&channel, &failure);
+		service_fail(&channel, &failure, mounts_finish);
 	else
-		service_run(&machine, &channel);
+		service_run(&machine, &channel, mounts_finish);
 	power_off();
 }

@@ -14,6 +14,7 @@
 #include "cmdline.h"
 #include "file.h"
 #include "log.h"
+#include "volumes.h"
 
 #define DRIVE_WAIT_MS 5000
 #define NEW_ROOT "/root"
@@ -59,8 +60,7 @@ static bool bears(int index, const char *serial)
 	return same;
 }
 
-/* The device node of a drive that may still have to appear. */
-static int find_drive(const struct drive *drive, char path[16], struct failure *failure)
+int mounts_find_drive(const struct drive *drive, char path[16], struct failure *failure)
 {
 	long long deadline = clock_ms() + DRIVE_WAIT_MS;
 
@@ -84,7 +84,7 @@ static int mount_drive(const struct drive *drive, const char *target, const char
 {
 	char device[16];
 
-	if (find_drive(drive, device, failure))
+	if (mounts_find_drive(drive, device, failure))
 		return -1;
 	if (mkdir(target, 0755) && errno != EEXIST)
 		return fail(failure, "root", errno, "%s", target);
@@ -253,6 +253,7 @@ void mounts_late(void)
 void mounts_finish(void)
 {
 	sync();
+	volumes_finish();
 	/* The overlay first: it holds the scratch drive's file system open for writing. Where a remount fails, the
 	 * journal and the sync keep what was written. */
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);

@@ -12,6 +12,9 @@ void mounts_early(void);
  * files are deleted. 0, or -1 and `failure`. */
 int mounts_root(const struct machine *machine, struct failure *failure);
 
+/* The device node of a drive that may still have to appear. */
+int mounts_find_drive(const struct drive *drive, char path[16], struct failure *failure);
+
 /* Move /dev, /proc and /sys to the mounted file system `root`, and make that the root. */
 int mounts_switch(const char *root, struct failure *failure);
 

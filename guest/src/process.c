@@ -6,19 +6,25 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "file.h"
 
+#ifndef TIOCGPTPEER /* linux/tty.h, since 4.13; musl has no name for it */
+#define TIOCGPTPEER _IO('T', 0x41)
+#endif
+
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define PIPE_SIZE (1 << 18)
+#define PIPE_SIZE (1 << 20)
 
 /* The value of a variable, NULL where it is absent; of several the last counts. */
 static const char *variable(char **env, const char *name)
@@ -125,13 +131,13 @@ static int become(const struct process_config *config, const struct user *user, 
 	sigset_t none;
 
 	setsid();
-	if (config->console)
+	if (config->console || config->tty.wanted)
 		ioctl(STDIN_FILENO, TIOCSCTTY, 0); /* so that Ctrl-C reaches it, and shells control their jobs */
 	if (!env)
 		return fail(failure, "process", ENOMEM, "the environment");
 	if (set_limits(config, failure))
 		return -1;
-	if (directory_make(config->cwd) || chdir(config->cwd))
+	if ((config->make_cwd && directory_make(config->cwd)) || chdir(config->cwd))
 		return fail(failure, "cwd", errno, "chdir to cwd (\"%s\")", config->cwd);
 	if (setgroups(user->group_count, user->groups) || setgid(user->gid) || setuid(user->uid))
 		return fail(failure, "user", errno, "becoming uid %u, gid %u", user->uid, user->gid);
@@ -157,32 +163,49 @@ static int open_console(int child[3], int own[3])
 	return 0;
 }
 
-/* The three descriptors of the child: `child` its ends, `own` ours. */
-static int open_stdio(const struct process_config *config, int child[3], int own[3])
+/* A new terminal, its other end ours. */
+static int open_terminal(const struct terminal_config *tty, int child[3], int own[3])
+{
+	struct process master = { .output = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK) };
+	int unlocked = 0;
+
+	own[1] = master.output;
+	if (own[1] < 0 || ioctl(own[1], TIOCSPTLCK, &unlocked))
+		return -1;
+	process_resize(&master, tty->rows, tty->columns);
+	own[0] = fcntl(own[1], F_DUPFD_CLOEXEC, 0);
+	for (int i = 0; i < 3; i++)
+		child[i] = ioctl(own[1], TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	return own[0] < 0 || child[0] < 0 || child[1] < 0 || child[2] < 0 ? -1 : 0;
+}
+
+/* Descriptor `i` of the child as a pipe. */
+static int open_pipe(int i, int child[3], int own[3])
 {
 	int ends[2];
 
+	if (pipe2(ends, O_CLOEXEC))
+		return -1;
+	child[i] = ends[i > 0];
+	own[i] = ends[i == 0];
+	fcntl(own[i], F_SETFL, O_NONBLOCK);
+	if (i)
+		fcntl(own[i], F_SETPIPE_SZ, PIPE_SIZE);
+	return 0;
+}
+
+/* The three descriptors of the child: `child` its ends, `own` ours. */
+static int open_stdio(const struct process_config *config, int child[3], int own[3])
+{
 	if (config->console)
 		return open_console(child, own);
-	if (config->open_stdin) {
-		if (pipe2(ends, O_CLOEXEC))
-			return -1;
-		child[0] = ends[0];
-		own[0] = ends[1];
-		fcntl(own[0], F_SETFL, O_NONBLOCK);
-	} else {
+	if (config->tty.wanted)
+		return open_terminal(&config->tty, child, own);
+	if (!config->open_stdin)
 		child[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		own[0] = -1;
-	}
-	for (int i = 1; i < 3; i++) {
-		if (pipe2(ends, O_CLOEXEC))
-			return -1;
-		own[i] = ends[0];
-		child[i] = ends[1];
-		fcntl(own[i], F_SETFL, O_NONBLOCK);
-		fcntl(own[i], F_SETPIPE_SZ, PIPE_SIZE);
-	}
-	return child[0] < 0 ? -1 : 0;
+	else if (open_pipe(0, child, own))
+		return -1;
+	return child[0] < 0 || open_pipe(1, child, own) || open_pipe(2, child, own) ? -1 : 0;
 }
 
 /* Descriptor `from` as `to`, to stay open in the program. */
@@ -194,64 +217,138 @@ static void install(int from, int to)
 		dup2(from, to);
 }
 
-static void run_child(const struct process_config *config, const struct user *user, const int stdio[3], int report)
+/* --- reports ------------------------------------------------------------------------------------------------------- */
+
+static void report_send(int report, const struct report *message, size_t length)
 {
+	send(report, message, offsetof(struct report, uid) + length, MSG_NOSIGNAL);
+}
+
+void report_failure(int report, const struct failure *failure)
+{
+	struct report message; /* 16 KiB that nobody needs to have cleared */
+
+	message.kind = REPORT_FAILURE;
+	message.failure = *failure;
+	report_send(report, &message, sizeof message.failure);
+}
+
+void report_stat(int report, const char *json, size_t length)
+{
+	static struct report message;
+
+	if (length >= sizeof message.stat)
+		return;
+	message.kind = REPORT_STAT;
+	memcpy(message.stat, json, length);
+	report_send(report, &message, length + 1);
+}
+
+int process_report(const struct process *process, struct report *report)
+{
+	ssize_t count = recv(process->report, report, sizeof *report, MSG_DONTWAIT);
+
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (count > (ssize_t)offsetof(struct report, uid) && report->kind == REPORT_STAT)
+		((char *)report)[count - 1] = '\0';
+	return count > 0 ? 1 : -1;
+}
+
+/* --- children ------------------------------------------------------------------------------------------------------ */
+
+static _Noreturn void run_program(const struct process_config *config, int report)
+{
+	static struct user user; /* 8 KiB */
+	struct report message;
 	struct failure failure;
 
-	for (int i = 0; i < 3; i++) {
+	if (!user_lookup(config->user, config->groups, &user, &failure)) {
 		/* Its owner is the user, so that the service may open /dev/stdout anew, as nginx's logs do. */
-		if (i > 0 || config->open_stdin || config->console)
-			fchown(stdio[i], user->uid, (gid_t)-1);
-		install(stdio[i], i);
+		for (int i = 0; i < 3; i++)
+			if (i > 0 || config->open_stdin || config->console || config->tty.wanted)
+				fchown(i, user.uid, (gid_t)-1);
+		message.kind = REPORT_USER;
+		message.uid = user.uid;
+		report_send(report, &message, sizeof message.uid);
+		become(config, &user, &failure);
 	}
-	become(config, user, &failure);
-	if (write(report, &failure, sizeof failure) < 0)
-		_exit(STATUS_MACHINE);
+	report_failure(report, &failure);
 	_exit(failure.status);
 }
 
-/* What the child reports, or nothing: the pipe closes as the program begins. */
-static int await_exec(pid_t pid, int report, struct failure *failure)
-{
-	struct failure told;
-	ssize_t count;
+struct child {
+	const struct process_config *config; /* or */
+	int (*work)(void *context, int report);
+	void *context;
+};
 
-	do
-		count = read(report, &told, sizeof told);
-	while (count < 0 && errno == EINTR);
-	close(report);
-	if (count != (ssize_t)sizeof told)
-		return 0;
-	waitpid(pid, NULL, 0);
-	*failure = told;
-	return -1;
+static _Noreturn void run_child(const struct child *child, const int stdio[3], int report)
+{
+	for (int i = 0; i < 3; i++)
+		install(stdio[i], i);
+	if (child->config)
+		run_program(child->config, report);
+	_exit(child->work(child->context, report));
+}
+
+static void close_all(const int *fds, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static int start(const struct child *child, const struct process_config *config, struct process *process,
+		 struct failure *failure)
+{
+	int theirs[4] = { -1, -1, -1, -1 }, own[4] = { -1, -1, -1, -1 }, ends[2];
+	pid_t pid = -1;
+
+	if (!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
+		own[3] = ends[0];
+		theirs[3] = ends[1];
+		if (!open_stdio(config, theirs, own))
+			pid = fork();
+	}
+	if (pid < 0) {
+		fail(failure, "process", errno, "starting a process");
+		close_all(own, 4);
+		close_all(theirs, 4);
+		return -1;
+	}
+	if (pid == 0)
+		run_child(child, theirs, theirs[3]);
+	close_all(theirs, 4);
+	*process = (struct process){ .pid = pid, .input = own[0], .output = own[1], .error = own[2], .report = own[3] };
+	return 0;
 }
 
 int process_start(const struct process_config *config, struct process *process, struct failure *failure)
 {
-	static struct user user; /* 8 KiB */
-	int child[3], own[3], report[2];
+	return start(&(struct child){ .config = config }, config, process, failure);
+}
 
-	if (user_lookup(config->user, &user, failure))
-		return -1;
-	if (open_stdio(config, child, own) || pipe2(report, O_CLOEXEC))
-		return fail(failure, "process", errno, "standard input and output");
-	process->pid = fork();
-	if (process->pid < 0)
-		return fail(failure, "process", errno, "fork");
-	if (process->pid == 0)
-		run_child(config, &user, child, report[1]);
-	close(report[1]);
-	for (int i = 0; i < 3; i++)
-		close(child[i]);
-	if (await_exec(process->pid, report[0], failure)) {
-		for (int i = 0; i < 3; i++)
-			close(own[i]);
-		return -1;
-	}
-	process->uid = user.uid;
-	process->input = own[0];
-	process->output = own[1];
-	process->error = own[2];
-	return 0;
+int process_fork(int (*work)(void *context, int report), void *context, struct process *process,
+		 struct failure *failure)
+{
+	static const struct process_config pipes = { .open_stdin = true };
+
+	return start(&(struct child){ .work = work, .context = context }, &pipes, process, failure);
+}
+
+void process_resize(const struct process *process, int rows, int columns)
+{
+	struct winsize size = { .ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns };
+
+	if (process->output >= 0 && rows > 0 && columns > 0)
+		ioctl(process->output, TIOCSWINSZ, &size);
+}
+
+void process_close(struct process *process)
+{
+	int fds[] = { process->input, process->output, process->error, process->report };
+
+	close_all(fds, 4);
+	process->input = process->output = process->error = process->report = -1;
 }

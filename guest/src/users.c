@@ -190,14 +190,46 @@ int user_resolve(const char *word, const char *passwd, const char *group, struct
 	return 0;
 }
 
-int user_lookup(const char *word, struct user *user, struct failure *failure)
+int user_add_groups(struct user *user, char **names, const char *group, struct failure *failure)
+{
+	for (; *names; names++) {
+		struct wanted wanted = { .group = { *names, strlen(*names) } };
+		gid_t own = user->gid;
+
+		wanted.group_is_number = number(wanted.group, &wanted.gid);
+		if (find_group(&wanted, group, user, failure))
+			return -1;
+		add_group(user, user->gid);
+		user->gid = own;
+	}
+	return 0;
+}
+
+int user_lookup(const char *word, char **groups, struct user *user, struct failure *failure)
 {
 	size_t length;
 	char *passwd = file_read("/etc/passwd", FILE_LIMIT, &length);
 	char *group = file_read("/etc/group", FILE_LIMIT, &length);
 	int result = user_resolve(word, passwd, group, user, failure);
 
+	if (!result && groups)
+		result = user_add_groups(user, groups, group, failure);
 	free(passwd);
 	free(group);
 	return result;
+}
+
+bool user_name(const char *passwd, uid_t uid, char *name, size_t size)
+{
+	struct span text = { passwd, passwd ? strlen(passwd) : 0 }, fields[FIELDS];
+	long long value;
+
+	while (next_entry(&text, fields)) {
+
+		if (!number(fields[2], &value) || value != (long long)uid || !fields[0].length)
+			continue;
+		snprintf(name, size, "%.*s", (int)fields[0].length, fields[0].start);
+		return true;
+	}
+	return false;
 }

@@ -3,6 +3,7 @@
 #define FIREKILN_USERS_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -22,7 +23,13 @@ struct user {
  * absent. 0, or -1 and `failure` in runc's words. */
 int user_resolve(const char *word, const char *passwd, const char *group, struct user *user, struct failure *failure);
 
-/* The same with /etc/passwd and /etc/group. */
-int user_lookup(const char *word, struct user *user, struct failure *failure);
+/* Add further groups, each a name or number, NULL-terminated (--group-add). 0, or -1 and `failure`. */
+int user_add_groups(struct user *user, char **names, const char *group, struct failure *failure);
+
+/* Both with /etc/passwd and /etc/group; `groups` may be NULL. */
+int user_lookup(const char *word, char **groups, struct user *user, struct failure *failure);
+
+/* The name that passwd's text (or NULL) has for the number. False where it has none. */
+bool user_name(const char *passwd, uid_t uid, char *name, size_t size);
 
 #endif

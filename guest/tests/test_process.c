@@ -42,12 +42,31 @@ static void a_replaced_file_is_never_written_through_a_link(const char *folder)
 }
 
 static struct failure failure;
+static struct report report;
 
+/* Start it and wait for what becomes of that. */
 static int start(char **argv, char **env, struct process *process)
 {
 	struct process_config config = { .argv = argv, .env = env, .user = "", .cwd = "/" };
+	struct pollfd waiting = { .events = POLLIN };
+	int failed, got;
 
-	return process_start(&config, process, &failure);
+	if (process_start(&config, process, &failure))
+		return -1;
+	waiting.fd = process->report;
+	for (failed = 0; (got = process_report(process, &report)) >= 0;) {
+		if (got && report.kind == REPORT_FAILURE) {
+			failure = report.failure;
+			failed = -1;
+		}
+		if (!got)
+			CHECK(poll(&waiting, 1, 10000) == 1);
+	}
+	if (failed) {
+		CHECK(waitpid(process->pid, NULL, 0) == process->pid);
+		process_close(process);
+	}
+	return failed;
 }
 
 static void a_program_gets_its_words_as_they_are(void)
@@ -64,8 +83,7 @@ static void a_program_gets_its_words_as_they_are(void)
 	CHECK_TEXT(out, "a b|$X\n'||");
 	CHECK_TEXT(error, "/h1 2");
 	CHECK(process.input == -1);
-	close(process.output);
-	close(process.error);
+	process_close(&process);
 }
 
 static void expect_failure(char *name, char *path, int status, const char *message)
