@@ -146,7 +146,7 @@ TEXTS = (
         ref="master",
         folder="ubi",
     ),
-    _kafka_proxy("kafka-proxy/Dockerfile.2021-03", quick=True, user=False, ref="v0.2.8"),
+    _kafka_proxy("kafka-proxy/Dockerfile.2021-03", user=False, ref="v0.2.8"),
     _kafka_proxy("kafka-proxy/Dockerfile.2023-platform", ref="v0.3.6"),
     _kafka_proxy("kafka-proxy/Dockerfile.head", quick=True, ref="master"),
     _kafka_proxy("kafka-proxy/Dockerfile.all.head", plugins=True, ref="master"),
@@ -303,7 +303,7 @@ def declared(text: str, build_args: Mapping[str, str], base_env: Mapping[str, st
 
 def _pairs(rest: str) -> list[list[str]]:
     """Names and values of LABEL or ENV, which knows the old form `NAME VALUE` too."""
-    if "=" not in rest.split()[0]:
+    if "=" not in rest.split(maxsplit=1)[0]:
         return [rest.split(None, 1)]
     return [word.split("=", 1) for word in shlex.split(rest)]
 

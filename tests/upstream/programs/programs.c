@@ -27,6 +27,22 @@ static int run(const char *program, char **argv)
 	return errno == ENOENT ? 127 : 126;
 }
 
+/* The number of a group; -1 where there is none. A line without members and their colon will do, as with glibc: musl wants
+ * it, and one of the texts' scripts writes none. */
+static long find_group(const char *name)
+{
+	char line[512], found[64];
+	FILE *file = fopen("/etc/group", "r");
+	long number = -1, read;
+
+	while (file && number < 0 && fgets(line, sizeof line, file))
+		if (sscanf(line, "%63[^:]:%*[^:]:%ld", found, &read) == 2 && !strcmp(found, name))
+			number = read;
+	if (file)
+		fclose(file);
+	return number;
+}
+
 /* USER[:GROUP], by name or number, as chroot --userspec and su-exec read it: without GROUP the user's own groups. */
 static int become(const char *program, const char *spec)
 {
@@ -50,10 +66,10 @@ static int become(const char *program, const char *spec)
 	if (group && *group) {
 		gid = strtoul(group, &end, 10);
 		if (*end) {
-			struct group *found = getgrnam(group);
-			if (!found)
+			long found = find_group(group);
+			if (found < 0)
 				return fprintf(stderr, "%s: %s: no such group\n", program, group), 1;
-			gid = found->gr_gid;
+			gid = found;
 		}
 	}
 	if (entry && !group ? initgroups(entry->pw_name, gid) : setgroups(1, &gid))
@@ -123,19 +139,19 @@ static int setcap(char **argv)
 static int set_privileges(char **argv)
 {
 	struct passwd *user = NULL;
-	struct group *group = NULL;
+	long group = -1;
 
 	for (argv++; *argv && !strncmp(*argv, "--", 2); argv++) {
 		if (!strncmp(*argv, "--reuid=", 8))
 			user = getpwnam(*argv + 8);
 		else if (!strncmp(*argv, "--regid=", 8))
-			group = getgrnam(*argv + 8);
+			group = find_group(*argv + 8);
 		else if (strcmp(*argv, "--keep-groups"))
 			return fprintf(stderr, "setpriv: unrecognized option '%s'\n", *argv), 1;
 	}
-	if (!user || !group)
+	if (!user || group < 0)
 		return fprintf(stderr, "setpriv: no such user or group\n"), 1;
-	if (setgid(group->gr_gid) || setuid(user->pw_uid))
+	if (setgid(group) || setuid(user->pw_uid))
 		return fail("setpriv", "setresuid");
 	return run("setpriv", argv);
 }
