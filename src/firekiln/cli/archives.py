@@ -87,7 +87,9 @@ def import_(  # noqa: PLR0917 - click passes them by keyword
     archive: str,
     reference: str | None,
 ) -> None:
-    """Make an image of a file system's tar, such as `docker export` writes."""
+    """Make an image of a file system's tar.
+
+    Such as `docker export` writes."""
     if archive == "-" and sys.stdin.isatty():
         raise UsageError("the archive is to come from standard input, which is a terminal")
     made = api.import_image(

@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "base": "base:base",
     "build": "build:build",
     "builder": "system:builder",
+    "completion": "manual:completion",
     "dockerfile": "dockerfile:dockerfile",
     "export": "export:export",
     "history": "images:history",
@@ -30,6 +31,7 @@ VERBS: dict[str, str] = {
     "login": "registry:login",
     "logout": "registry:logout",
     "logs": "machines:logs",
+    "man": "manual:man",
     "port": "machines:port",
     "ps": "ps:ps",
     "pull": "registry:pull",
@@ -123,7 +125,7 @@ def run() -> int:
             signal.signal(number, _end)
     settings = Settings(debug=False, root=None)
     try:
-        status = cli.main(standalone_mode=False, obj=settings)
+        status = cli.main(prog_name="firekiln", complete_var="_FIREKILN_COMPLETE", standalone_mode=False, obj=settings)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UsageError.exit_status
