@@ -1,8 +1,8 @@
 """Stands in for the programs firecracker and jailer, where a test has them on its PATH; run by its own file's name.
 
 It takes their command lines, opens what the requests name as the user and in the root that the jailer gave it, and on
-InstanceStart connects to the host as a guest's agent does. STANDIN_API names the API's description, as JSON. STANDIN_DOES
-tells it to misbehave: to `die` before it listens, to be `deaf` and never listen, to be of an `odd` version with holes.
+InstanceStart connects to the host as a guest's agent does. STANDIN_API names the API's description, as JSON.
+STANDIN_DOES tells it to misbehave: to `die` before it listens, to be `deaf` and never listen, to be an `odd` version.
 """
 
 import argparse

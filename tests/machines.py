@@ -42,11 +42,11 @@ def busybox() -> Directory:
     )
 
 
-def put_image(store: Store, name: str, *trees: Directory, **config) -> StoredImage:
+def put_image(store: Store, name: str, *trees: Directory, platform: str = "linux/amd64", **config) -> StoredImage:
     """An image of one layer for each Tree."""
     layers = [store.layers.commit(tree) for tree in trees]
     image = Image(
-        platform=Platform.parse("linux/amd64"),
+        platform=Platform.parse(platform),
         config=ImageConfig(**config),
         diff_ids=tuple(layer.digest for layer in layers),
     )

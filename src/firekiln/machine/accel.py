@@ -12,8 +12,9 @@ import selectors
 import time
 from pathlib import Path
 
+from firekiln.machine.boards import MICROVM, Board, board_of
 from firekiln.machine.hostfacts import HostFacts
-from firekiln.machine.qemu import BARE, MACHINE, PROGRAM, Qemu, identity
+from firekiln.machine.qemu import BARE, Qemu, identity
 from firekiln.machine.tsc import host_tsc_khz
 from firekiln.machine.vmm import spawn
 
@@ -23,51 +24,60 @@ _DEADLINE = 1.0
 _END = b"Kernel panic - not syncing: VFS"
 
 
-def choose_qemu(kernel: Path, digest: str, facts: HostFacts) -> Qemu:
+def choose_qemu(kernel: Path, digest: str, facts: HostFacts, architecture: str = "amd64") -> Qemu:
     """QEMU with the accelerator that works here for `kernel`, an ELF file. MissingProgramError where there is no QEMU.
 
     The first time after the host's boot this takes up to a second, where /dev/kvm is there and usable by this user.
     """
-    vmm = identity()
-    if kvm_works(kernel, digest, facts, vmm):
-        return Qemu(accelerator="kvm")
+    board = board_of(architecture)
+    vmm = identity(board)
+    if kvm_works(kernel, digest, facts, vmm, board):
+        return Qemu(accelerator="kvm", board=board)
+    if board is not MICROVM:
+        return Qemu(accelerator="tcg", board=board)
     khz = facts.get("tsc_khz", int)
     if khz is None and (khz := host_tsc_khz()):
         facts.put("tsc_khz", khz)
     return Qemu(accelerator="tcg", tsc_khz=khz)
 
 
-def kvm_works(kernel: Path, digest: str, facts: HostFacts, vmm: str) -> bool:
+def kvm_is_open(board: Board = MICROVM) -> bool:
+    """Whether this user may use KVM for guests of that machine; whether it works is another question."""
+    return os.uname().machine == board.host and os.access(_DEVICE, os.R_OK | os.W_OK)
+
+
+def kvm_works(kernel: Path, digest: str, facts: HostFacts, vmm: str, board: Board = MICROVM) -> bool:
     """Whether KVM runs `kernel` in the VMM of that identity, as remembered or by a trial."""
-    if os.uname().machine != "x86_64" or not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if not kvm_is_open(board):
         return False
     key = f"kvm {vmm} {digest}"
     known = facts.get(key, bool)
     if known is None:
-        known = try_kvm(kernel)
+        known = try_kvm(kernel, board)
         facts.put(key, known)
     return known
 
 
-def probe_argv(kernel: Path) -> list[str]:
+def probe_argv(kernel: Path, board: Board = MICROVM) -> list[str]:
     """A guest of a bare kernel under KVM, which prints from its first moment."""
-    command_line = "console=ttyS0 earlyprintk=ttyS0 reboot=t panic=-1 cryptomgr.notests"
+    early = "earlyprintk=ttyS0" if board is MICROVM else "earlycon"
+    words = [f"console={board.console}", early, *board.restart, "panic=-1", "cryptomgr.notests"]
     return [
-        PROGRAM,
-        *MACHINE,
+        board.program,
+        *board.words,
         *("-accel", "kvm"),
-        *("-cpu", "max"),
+        *("-cpu", board.cpu("kvm")),
         *("-m", "128M"),
         *BARE,
         *("-serial", "stdio"),
         *("-kernel", str(kernel)),
-        *("-append", command_line),
+        *("-append", " ".join(words)),
     ]
 
 
-def try_kvm(kernel: Path) -> bool:
+def try_kvm(kernel: Path, board: Board = MICROVM) -> bool:
     """Boot `kernel` under KVM; True when it got as far as looking for its root. Takes at most a second."""
-    process = spawn(probe_argv(kernel))
+    process = spawn(probe_argv(kernel, board), hint=board.hint)
     assert process.stdout is not None
     assert process.stderr is not None
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""QEMU's `microvm` machine: no BIOS, no PCI; virtio over MMIO, the kernel entered by PVH.
+"""QEMU as a back end: virtio over MMIO on a bare machine (see `boards`), which enters the kernel without firmware.
 
 Which options are there, and which are not, was measured; what costs time is said beside them. The command line is made
 by a pure function, `qemu_argv`.
@@ -12,21 +12,12 @@ import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Final
 
-from firekiln.errors import MachineError
+from firekiln.machine.boards import MICROVM, Board, board_of
 from firekiln.machine.channel import SerialPort
 from firekiln.machine.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
 from firekiln.machine.vmm import Guest, program_identity, spawn
 from firekiln.values import dataclass
-
-PROGRAM: Final = "qemu-system-x86_64"
-
-PLACES: Final = 24
-"""Virtio devices that the machine has room for."""
-
-MACHINE = ("-M", "microvm,x-option-roms=off,isa-serial=on,rtc=on")
-"""rtc=off would cost two seconds: the kernel then waits for a clock that is not there."""
 
 BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
 
@@ -36,8 +27,9 @@ SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resou
 GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng overlay erofs ext4".split()
 """What its guests need of the kernel; what the kernel has built in is not among its modules."""
 
-COMMAND_LINE = ("console=ttyS0", "quiet", "reboot=t", "panic=-1", "net.ifnames=0", "cryptomgr.notests")
-"""A guest resets itself when it is done or has panicked, and `-no-reboot` makes that QEMU's end."""
+_WORDS = ("panic=-1", "net.ifnames=0", "cryptomgr.notests")
+COMMAND_LINE = (f"console={MICROVM.console}", "quiet", *MICROVM.restart, *_WORDS)
+"""A guest resets itself when it is done or has panicked, and `-no-reboot` makes that QEMU's end. (x86-64's words.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +38,19 @@ class Qemu:
 
     accelerator: Accelerator
     tsc_khz: int | None = None
+    board: Board = MICROVM
     name: str = field(default="qemu", init=False)
     channel: SerialPort = field(default_factory=SerialPort, init=False)
 
     def identity(self) -> str:
-        return identity()
+        return identity(self.board)
 
     def launch(self, spec: MachineSpec) -> Guest:
         host, guest = socket.socketpair()
         with guest:
             argv = qemu_argv(spec, accelerator=self.accelerator, tsc_khz=self.tsc_khz, channel_fd=guest.fileno())
             try:
-                process = spawn(argv, pass_fds=[guest.fileno()])
+                process = spawn(argv, pass_fds=[guest.fileno()], hint=board_of(spec.architecture).hint)
             except BaseException:
                 host.close()
                 raise
@@ -66,9 +59,9 @@ class Qemu:
         return Guest(process=process, console=process.stdout, complaints=process.stderr, channel=host)
 
 
-def identity() -> str:
+def identity(board: Board = MICROVM) -> str:
     """Which QEMU is installed. MissingProgramError where none is."""
-    return program_identity(shutil.which(PROGRAM), PROGRAM)
+    return program_identity(shutil.which(board.program), board.program, hint=board.hint)
 
 
 def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None, channel_fd: int) -> list[str]:
@@ -76,16 +69,13 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
 
     The console is its standard output. MachineError for an architecture that it does not run.
     """
-    if spec.architecture != "amd64":
-        raise MachineError(
-            f"a machine for linux/{spec.architecture} cannot be run yet", hint="build for linux/amd64 (--platform)"
-        )
+    board = board_of(spec.architecture)
     return [
-        PROGRAM,
+        board.program,
         *("-name", f"{spec.name.replace(',', ',,')},process=firekiln-vm"),
-        *MACHINE,
+        *board.words,
         *("-accel", accelerator),
-        *("-cpu", "max"),
+        *("-cpu", board.cpu(accelerator)),
         *("-smp", str(spec.vcpus)),
         *("-m", f"{spec.memory // MIB}M"),
         *BARE,
@@ -108,8 +98,9 @@ def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz:
     Never `nolapic_timer`, though it saves the tenth of a second that the timer's calibration takes: the machine's ACPI
     is of the reduced kind, with which Linux leaves the PIT alone, and a guest without either has no timer at all.
     """
-    words = [*COMMAND_LINE]
-    if accelerator == "tcg":
+    board = board_of(spec.architecture)
+    words = [f"console={board.console}", "quiet", *board.restart, *_WORDS]
+    if accelerator == "tcg" and board is MICROVM:
         # With one processor Linux rewrites every lock prefix in its code, which here takes it 90 ms and gains nothing.
         words += ["no_timer_check", "noreplace-smp"]
         if tsc_khz:

@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from firekiln.errors import MachineError
+from firekiln.machine.kernel.arm64 import extract_image
 from firekiln.machine.kernel.bzimage import extract_elf, payload
 
 ELF = b"\x7fELF" + bytes(range(256)) * 512
@@ -73,3 +74,29 @@ def test_the_payload_begins_behind_the_setup_sectors():
 def test_what_is_no_kernel_is_refused_in_one_line(image, message):
     with pytest.raises(MachineError, match=message):
         extract_elf(image)
+
+
+def arm64_image(size=0, extra=b""):
+    return struct.pack("<QQQ32x", 0x91005A4D, 0, size) + b"ARM\x64" + bytes(68) + extra
+
+
+def test_an_arm64_image_is_taken_as_it_is_or_unpacked():
+    image = arm64_image(size=1 << 20)
+    assert extract_image(image) == image
+    assert extract_image(gzip.compress(image)) == image
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no Image"),
+        (b"\x7fELF" + bytes(100), "no Image"),
+        (gzip.compress(bytes(100)), "no Image"),
+        (b"\x1f\x8b\x08 torn", "damaged"),
+        (gzip.compress(arm64_image())[:20], "no Image"),
+        (arm64_image(size=64), "longer than it says"),
+    ],
+)
+def test_what_is_no_arm64_image_is_refused(data, message):
+    with pytest.raises(MachineError, match=message):
+        extract_image(data)

@@ -82,9 +82,20 @@ def test_only_tcg_is_told_the_frequency_of_its_clock(accelerator, vcpus, expecte
     assert {"reboot=t", "panic=-1", "net.ifnames=0", "console=ttyS0"} <= set(line.split())
 
 
+def test_arm64_has_a_machine_of_its_own_and_needs_nothing_of_x86():
+    words = argv(spec(architecture="arm64"))
+    assert words[0] == "qemu-system-aarch64"
+    assert values(words, "-M") == ["virt,gic-version=max,acpi=off"]
+    assert values(words, "-cpu") == ["max,pauth-impdef=on"]
+    assert values(argv(spec(architecture="arm64"), accelerator="kvm"), "-cpu") == ["host"]
+    (line,) = values(words, "-append")
+    assert {"console=ttyAMA0", "panic=-1", "net.ifnames=0"} <= set(line.split())
+    assert not [word for word in line.split() if word.startswith(("tsc", "reboot=", "no_timer"))]
+
+
 def test_another_architecture_is_refused():
-    with pytest.raises(MachineError, match="linux/arm64 cannot be run yet"):
-        argv(spec(architecture="arm64"))
+    with pytest.raises(MachineError, match="linux/riscv64 cannot be run"):
+        argv(spec(architecture="riscv64"))
 
 
 def test_settings_survive_being_kept():

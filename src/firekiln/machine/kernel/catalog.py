@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firekiln.errors import MachineError
+from firekiln.machine.kernel.arm64 import extract_image, is_image
 from firekiln.machine.kernel.bzimage import ELF_MAGIC, extract_elf, payload
 from firekiln.machine.kernel.modules import load_order
 from firekiln.store import Store
@@ -163,17 +164,18 @@ def add(root: Path, new: NewKernel) -> Kernel:
 
 
 def kernel_file(root: Path, path: Path, architecture: str) -> Kernel:
-    """The kernel of a file that the user names: an ELF file is used in place, a bzImage's is cached in the store.
+    """The kernel of a file that the user names: an ELF file (arm64: an Image) is used in place, one that is packed in
+    another (a bzImage, Image.gz) is cached in the store.
 
     MachineError where it is neither. Nothing is known of modules: such a kernel must have all drivers built in.
     """
     data = _bytes_of(path)
     digest = hashlib.sha256(data).hexdigest()
     image = path.absolute()
-    if not data.startswith(ELF_MAGIC):
+    if not (is_image(data) if architecture == "arm64" else data.startswith(ELF_MAGIC)):
         image = root / "machines" / "cache" / f"kernel-{digest}"
         if not image.exists():
-            elf = extract_elf(data)
+            elf = extract_image(data) if architecture == "arm64" else extract_elf(data)
             image.parent.mkdir(parents=True, exist_ok=True)
             with closing(Temporary(root / "tmp")) as temporary:
                 made = temporary.folder / digest

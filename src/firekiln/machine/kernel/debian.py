@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from firekiln.errors import MachineError
 from firekiln.machine.kernel.apt import Apt, Archive, run
+from firekiln.machine.kernel.arm64 import extract_image
 from firekiln.machine.kernel.bzimage import extract_elf
 from firekiln.machine.kernel.catalog import Kernel, Kind, NewKernel, NewModule, add
 from firekiln.machine.kernel.modules import dependencies, load_order, normal
@@ -137,13 +138,20 @@ def _from_tar(tar: tarfile.TarFile, version: str, architecture: str, flavour: Fl
         kind=flavour.kind,
         version=version,
         architecture=architecture,
-        image=image if flavour.kind == "generic" else extract_elf(image),
+        image=_bootable(image, architecture, flavour),
         modules=tuple(
             NewModule(name=name, data=_content(tar, files[name]), depends=depends[name])
             for name in load_order(flavour.wanted, depends)
         ),
         features=features,
     )
+
+
+def _bootable(image: bytes, architecture: str, flavour: Flavour) -> bytes:
+    """What the VMM, or a disk's boot loader, takes."""
+    if architecture == "arm64":
+        return extract_image(image)
+    return image if flavour.kind == "generic" else extract_elf(image)
 
 
 def _regular(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
