@@ -89,7 +89,8 @@ def import_(  # noqa: PLR0917 - click passes them by keyword
 ) -> None:
     """Make an image of a file system's tar.
 
-    Such as `docker export` writes."""
+    `docker export` writes such a tar.
+    """
     if archive == "-" and sys.stdin.isatty():
         raise UsageError("the archive is to come from standard input, which is a terminal")
     made = api.import_image(
