@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define PIPE_SIZE (1 << 20)
+#define REPORT_FD 3
 
 /* The value of a variable, NULL where it is absent; of several the last counts. */
 static const char *variable(char **env, const char *name)
@@ -289,7 +291,10 @@ static _Noreturn void run_child(const struct child *child, const int stdio[3], i
 		install(stdio[i], i);
 	if (child->config)
 		run_program(child->config, report);
-	_exit(child->work(child->context, report));
+	/* No program takes its place that would close what is ours, among it the other ends of its pipes. */
+	dup2(report, REPORT_FD);
+	syscall(SYS_close_range, REPORT_FD + 1, ~0U, 0);
+	_exit(child->work(child->context, REPORT_FD));
 }
 
 static void close_all(const int *fds, int count)
