@@ -10,7 +10,8 @@ from firekiln.errors import FirekilnError, MissingProgramError
 from firekiln.machine.kernel import default_kernel, generic_kernels, kernels, pull, pull_generic
 from firekiln.machine.kernel.own import CONFIGURATION, EDITS, recipe_digest
 from firekiln.machine.machine import Machine
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from firekiln.machine.state import State
 from firekiln.store import Store, store_root
 from machines import BUSYBOX, argv, busybox, put_image

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 import firekiln as package
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from machines import BUSYBOX, output
 
 BASE = """\

@@ -13,7 +13,8 @@ import pytest
 
 from firekiln.errors import ConflictError, FirekilnError
 from firekiln.machine.inspection import machine_inspect
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from firekiln.machine.state import State
 from machines import argv, busybox, output, put_image
 from trees import file, folder
@@ -181,8 +182,8 @@ def test_a_command_line_that_is_killed_while_it_waits_leaves_no_machine_behind(s
     (record,) = [record for record in State(store.machines).list() if record.status == "running"]
     process.kill()
     process.communicate()
-    wait_for(lambda: not Path(f"/proc/{record.pid}").exists())
-    assert State(store.machines).get(record.id).status == "exited"
+    wait_for(lambda: State(store.machines).get(record.id).status == "exited")
+    assert not Path(f"/proc/{record.pid}").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

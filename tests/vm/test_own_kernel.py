@@ -7,7 +7,8 @@ import pytest
 
 from firekiln.machine.kernel.make import missing_packages
 from firekiln.machine.kernel.own import build
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from firekiln.store import Store
 from machines import BUSYBOX, busybox, output, put_image
 

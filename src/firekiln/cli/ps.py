@@ -16,12 +16,16 @@ from firekiln.cli.machines import machine_state
 from firekiln.cli.table import human_duration, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import UsageError
+from firekiln.machine.live import Live, read_live
 from firekiln.machine.settings import Settings
 from firekiln.machine.state import Record
 from firekiln.oci.reference import Reference
 
 _COMMAND_WIDTH = 20
 _SHORT_ID = 12
+RUNNING = ("running", "restarting")
+_HEALTH = {"starting": "health: starting"}
+"""What `docker ps` says of a state of health, where that is not its name."""
 
 
 @click.command
@@ -54,13 +58,14 @@ def ps(  # noqa: PLR0917 - click passes them by keyword
     wanted = [parse_filter(text) for text in filters]
     last = 1 if latest else last
     shown = everything or last > 0 or any(text.startswith(("status=", "exited=")) for text in filters)
-    records = [record for record in machine_state(ctx).list() if shown or record.status == "running"]
+    state = machine_state(ctx)
+    records = [record for record in state.list() if shown or record.status in RUNNING]
     records = [record for record in records if _passes(record, wanted)][: last if last > 0 else None]
     if quiet:
         for record in records:
             click.echo(record.id if no_trunc else record.id[:_SHORT_ID])
         return
-    described = [describe(record, no_trunc=no_trunc) for record in records]
+    described = [describe(record, read_live(state.folder_of(record.id)), no_trunc=no_trunc) for record in records]
     if style != "table":
         print_each(style, described)
         return
@@ -110,7 +115,7 @@ def _has_label(record: Record, wanted: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-def describe(record: Record, *, no_trunc: bool = False) -> dict[str, str]:
+def describe(record: Record, live: Live | None, *, no_trunc: bool = False) -> dict[str, str]:
     """A machine in the words of `docker ps`, by the names of its Go templates."""
     now = time.time()
     config = json.loads(record.config)
@@ -128,14 +133,17 @@ def describe(record: Record, *, no_trunc: bool = False) -> dict[str, str]:
         "Ports": _ports(record, config),
         "RunningFor": f"{human_duration(now - record.created_ns / 1e9)} ago",
         "State": record.status,
-        "Status": _status(record, now),
+        "Status": _status(record, live, now),
     }
 
 
-def _status(record: Record, now: float) -> str:
+def _status(record: Record, live: Live | None, now: float) -> str:
     match record.status:
         case "running":
-            return f"Up {human_duration(now - record.started_ns / 1e9)}"
+            health = f" ({_HEALTH.get(live.health, live.health)})" if live and live.health else ""
+            return f"Up {human_duration(now - record.started_ns / 1e9)}{health}"
+        case "restarting":
+            return "Restarting"
         case "exited":
             return f"Exited ({record.exit_status}) {human_duration(now - record.finished_ns / 1e9)} ago"
         case "created":
@@ -144,7 +152,7 @@ def _status(record: Record, now: float) -> str:
 
 def _ports(record: Record, config: dict[str, Any]) -> str:
     """Published ports, then those that the image exposes only; of a machine that does not run, none."""
-    if record.status != "running":
+    if record.status not in RUNNING:
         return ""
     network = Settings.decode(record.settings).spec.network
     published = network.ports if network else ()

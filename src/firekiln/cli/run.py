@@ -1,186 +1,127 @@
-"""`firekiln run`: an image becomes a machine that runs. Docker's flags, manners and exit statuses."""
+"""`run` and `create`: an image becomes a machine. Docker's flags, manners and exit statuses."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
 
+from firekiln.cli import terminal
+from firekiln.cli.flags import ImageCommand, machine_flags, run_options
 from firekiln.errors import FirekilnError, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from firekiln.machine.log import Stream
-    from firekiln.machine.run import RunOptions
+    from firekiln.api.images import Pull
+    from firekiln.machine.dialogue import Streams
+    from firekiln.machine.options import RunOptions
     from firekiln.machine.state import Record
     from firekiln.store import Store
 
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _SIGNALLED = 128
-_SMALLEST_MEMORY = 64 << 20
-
-NOT_FOR_MACHINES = (
-    "--privileged --cap-add --cap-drop --gpus --device --pid --ipc --uts --userns --cgroupns --cgroup-parent "
-    "--security-opt --runtime --isolation --link --volumes-from --cpuset-cpus --cpu-shares --memory-swap --pids-limit"
-).split()
-"""Docker's flags that speak of containers sharing the host's kernel: a machine has its own."""
-
-NOT_YET = (
-    "-i/--interactive -t/--tty -a/--attach -v/--volume --mount --tmpfs --read-only --network --restart --init "
-    "--add-host --dns --dns-search --pull --platform -l/--label --label-file --ulimit --sysctl --shm-size "
-    "-P/--publish-all --health-cmd --no-healthcheck --expose --ip --mac-address --log-driver --log-opt --annotation "
-    "--group-add --domainname"
-).split()
-"""Docker's flags that a machine will have, and has not yet."""
-
-_SWITCHES = frozenset("--privileged --interactive --tty --read-only --init --publish-all --no-healthcheck".split())
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_STREAMS = ("stdin", "stdout", "stderr")
+_SETTINGS: dict[str, Any] = {"allow_interspersed_args": False}
 
 
-def refused(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a command know Docker's flags that it cannot obey, to say so: silence would lose what they ask for."""
-    for words, reason in ((NOT_FOR_MACHINES, "a machine has a kernel of its own"), (NOT_YET, "not supported yet")):
-        for word in words:
-            names = word.split("/")
-            command = click.option(
-                *names,
-                is_flag=names[-1] in _SWITCHES,
-                multiple=names[-1] not in _SWITCHES,
-                expose_value=False,
-                hidden=True,
-                callback=_refuse(names[-1], reason),
-            )(command)
-    return command
-
-
-def _refuse(name: str, reason: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value:
-            raise UsageError(f"{name}: {reason}", hint="firekiln run --help lists what is")
-
-    return callback
-
-
-@click.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS]")
+@click.command(cls=ImageCommand, context_settings=_SETTINGS, options_metavar="[OPTIONS]")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the machine's id.")
-@click.option("--name", default="", help="The machine's name.")
-@click.option(
-    "-p", "--publish", multiple=True, metavar="[IP:]HOST:GUEST[/PROTO]", help="Publish a port (on 127.0.0.1)."
-)
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass the host's on.")
-@click.option("--env-file", multiple=True, metavar="FILE", help="Read variables from a file.")
-@click.option("-u", "--user", metavar="NAME|UID[:GROUP]", help="Run as this user.")
-@click.option("-w", "--workdir", metavar="DIR", help="The working directory.")
-@click.option("--entrypoint", metavar="PROGRAM", help="In place of the image's ENTRYPOINT.")
-@click.option("--rm", "auto_remove", is_flag=True, help="Remove the machine when it has ended.")
-@click.option("-m", "--memory", metavar="SIZE", help="Memory, such as 512m.  [default: 1g]")
-@click.option("--cpus", metavar="NUMBER", help="Virtual processors.  [default: 1]")
-@click.option("-h", "--hostname", default="", help="The machine's host name.")
-@click.option("--kernel", metavar="FILE", help="Boot this kernel (ELF or bzImage) in place of the store's.")
-@click.option("--disk-size", metavar="SIZE", help="The writable disk's size; it takes what is used.  [default: 10g]")
-@click.option("--stop-signal", metavar="SIGNAL", help="In place of the image's STOPSIGNAL.")
-@click.option("--stop-timeout", type=int, default=10, metavar="SECONDS", help="How long a stop waits before it kills.")
-@click.option("--cidfile", metavar="FILE", help="Write the machine's id to this file.")
+@click.option("-a", "--attach", multiple=True, metavar="STREAM", help="Attach to stdin, stdout or stderr only.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the machine running.  [default: ctrl-p,ctrl-q]")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Have signals stop the machine.")
+@click.option("-f", "--file", "dockerfile", metavar="DOCKERFILE", help="Build this first; IMAGE is then its context.")
+@machine_flags
 @click.help_option("--help")
 @click.argument("image")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@refused
 @click.pass_context
-def run(ctx: click.Context, /, detach: bool, cidfile: str | None, **given: Any) -> None:
+def run(  # noqa: PLR0917 - click passes them by keyword
+    ctx: click.Context,
+    /,
+    detach: bool,
+    attach: Sequence[str],
+    detach_keys: str | None,
+    sig_proxy: bool,
+    dockerfile: str | None,
+    cidfile: str | None,
+    pull: str,
+    quiet: bool,
+    **given: Any,
+) -> None:
     """Boot IMAGE as a machine and run its command.
 
-    ARGS take the place of its CMD. The exit status is the command's. Ctrl-C stops it by the image's STOPSIGNAL.
+    ARGS take the place of its CMD. The exit status is the command's. Ctrl-C stops it by the image's STOPSIGNAL. A
+    folder (./dir) in place of an image is built first.
     """
-    from firekiln.store import Store  # noqa: PLC0415 - imported when used
-
-    try:
-        options = run_options(**given)
-        with Store.open(ctx.obj["root"]) as store, _CidFile(cidfile) as cid:
-            _ensure_image(store, options.image)
-            status = _detached(store, options, cid) if detach else _foreground(store, options, cid)
-    except FirekilnError as error:
-        if error.exit_status == FirekilnError.exit_status:
-            error.exit_status = UsageError.exit_status  # what is not the command's own failure ends with 125
-        raise
+    wanted = _attached(attach, detach=detach, interactive=given["interactive"])
+    with _docker_statuses(), _opened(ctx) as store, _CidFile(cidfile) as cid:
+        streams = terminal.streams(
+            stdin="stdin" in wanted,
+            terminal=given["tty"],
+            keys=detach_keys,
+            stdout="stdout" in wanted,
+            stderr="stderr" in wanted,
+        )
+        options = run_options(**given, stdin_once="stdin" in wanted and not detach)
+        options = _with_image(store, options, dockerfile, cast("Pull", pull), quiet=quiet)
+        status = _detached(store, options, cid) if detach else _foreground(store, options, cid, streams, sig_proxy)
     ctx.exit(status)
 
 
-def run_options(
-    *,
-    env: Sequence[str],
-    env_file: Sequence[str],
-    memory: str | None,
-    cpus: str | None,
-    disk_size: str | None,
-    workdir: str | None,
-    kernel: str | None,
-    stop_timeout: int,
-    **same: Any,
-) -> RunOptions:
-    """The command line's words as values. UsageError."""
-    from firekiln.machine.run import RunOptions  # noqa: PLC0415 - imported when used
-    from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY  # noqa: PLC0415 - ditto
+@click.command(cls=ImageCommand, context_settings=_SETTINGS, options_metavar="[OPTIONS]")
+@click.option("-a", "--attach", multiple=True, metavar="STREAM", hidden=True)
+@machine_flags
+@click.help_option("--help")
+@click.argument("image")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def create(
+    ctx: click.Context, /, attach: Sequence[str], cidfile: str | None, pull: str, quiet: bool, **given: Any
+) -> None:
+    """Prepare a machine of IMAGE without booting it, and print its id; `start` boots it."""
+    from firekiln.machine.run import create as create_machine  # noqa: PLC0415 - imported when used
 
-    size = parse_size(memory, "--memory") if memory else DEFAULT_MEMORY
-    if size < _SMALLEST_MEMORY:
-        raise UsageError(f"--memory {memory} is too little to boot", hint="64m is the least")
-    return RunOptions(
-        env=(*(line for path in env_file for line in read_env_file(Path(path))), *map(from_host, env)),
-        memory=size,
-        vcpus=parse_cpus(cpus) if cpus else 1,
-        disk_size=parse_size(disk_size, "--disk-size") if disk_size else DEFAULT_DISK,
-        working_dir=workdir,
-        kernel=Path(kernel) if kernel else None,
-        stop_timeout=float(stop_timeout),
-        **same,
-    )
+    wanted = _attached(attach, detach=False, interactive=given["interactive"])
+    with _docker_statuses(), _opened(ctx) as store, _CidFile(cidfile) as cid:
+        options = run_options(**given, stdin_once="stdin" in wanted)
+        options = _with_image(store, options, None, cast("Pull", pull), quiet=quiet)
+        made = create_machine(store, options, progress=_progress)
+        made.lock.release()
+        cid.write(made.record.id)
+    click.echo(made.record.id)
 
 
-def parse_size(text: str, option: str) -> int:
-    """`512m`, `1.5G`, `1073741824` in bytes. UsageError."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+def _attached(words: Sequence[str], *, detach: bool, interactive: bool) -> frozenset[str]:
+    """Which of our streams the process's are. UsageError."""
+    wanted = frozenset(word.lower() for word in words)
+    for word in wanted - {*_STREAMS}:
+        raise UsageError(f"--attach {word}: invalid stream", hint="stdin, stdout or stderr")
+    if detach and wanted:
+        raise UsageError("Conflicting options: -a and -d")
+    if detach:
+        return frozenset()
+    return wanted or frozenset([*(["stdin"] if interactive else []), "stdout", "stderr"])
 
 
-def parse_cpus(text: str) -> int:
-    """A number of processors: a machine has whole ones. UsageError."""
+@contextmanager
+def _docker_statuses() -> Iterator[None]:
+    """What is not the command's own failure ends with 125."""
     try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 255 or number != int(number):
-        raise UsageError(f"--cpus {text}: a machine has a whole number of processors, from 1 to 255")
-    return int(number)
+        yield
+    except FirekilnError as error:
+        if error.exit_status == FirekilnError.exit_status:
+            error.exit_status = UsageError.exit_status
+        raise
 
 
-def from_host(word: str) -> str:
-    """`NAME=value` as it is; `NAME` with the host's value, where the host has one."""
-    name, equals, _ = word.partition("=")
-    if not name:
-        raise UsageError(f"invalid environment variable: {word}")
-    return word if equals or name not in os.environ else f"{name}={os.environ[name]}"
+def _opened(ctx: click.Context) -> Store:
+    from firekiln.store import Store  # noqa: PLC0415 - imported when used
 
-
-def read_env_file(path: Path) -> list[str]:
-    """A file of `NAME=value` lines, as Docker reads it: no quotes, `#` lines and empty ones skipped. UsageError."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"open {path}: {(error.strerror or '').lower()}") from error
-    lines = (line.lstrip() for line in text.removeprefix("\ufeff").splitlines())
-    words = [line for line in lines if line and not line.startswith("#")]
-    for word in words:
-        name = word.partition("=")[0]
-        if not name or any(char.isspace() for char in name):
-            raise UsageError(f"poorly formatted environment: variable '{name}' contains whitespaces ({path})")
-    return [known for word in words if "=" in (known := from_host(word))]
+    return Store.open(ctx.obj["root"])
 
 
 @dataclass(slots=True)
@@ -212,21 +153,44 @@ class _CidFile:
             Path(self.path).unlink(missing_ok=True)
 
 
-def _ensure_image(store: Store, name: str) -> None:
+def _with_image(store: Store, options: RunOptions, dockerfile: str | None, pull: Pull, *, quiet: bool) -> RunOptions:
+    """The options with an image that the store has: built from a folder, fetched or made where it has to be."""
+    if dockerfile is not None or options.image in (".", "..") or options.image.startswith(("./", "../", "/")):
+        return replace(options, image=_build(store, options, dockerfile, quiet=quiet))
+    if pull == "always" or store.images.find(options.image, options.platform) is None:
+        _fetch(store, options, pull, quiet=quiet)
+    return options
+
+
+def _build(store: Store, options: RunOptions, dockerfile: str | None, *, quiet: bool) -> str:
+    """Build a folder; the image's digest."""
+    import sys  # noqa: PLC0415 - who runs an image needs none of this
+
+    from firekiln import api  # noqa: PLC0415 - ditto
+    from firekiln.cli.progress import display  # noqa: PLC0415 - ditto
+
+    view = display("quiet" if quiet else "auto", sys.stderr)
+    platform = str(options.platform) if options.platform else None
+    try:
+        return api.build(options.image, dockerfile=dockerfile, platform=platform, on_event=view, store=store).digest
+    finally:
+        view.close()
+
+
+def _fetch(store: Store, options: RunOptions, pull: Pull, *, quiet: bool) -> None:
     """Make or fetch an image that the store lacks, saying so, as `docker run` pulls."""
-    if store.images.find(name) is not None:
-        return
     from firekiln.api import ensure_image  # noqa: PLC0415 - imported when used
     from firekiln.build.events import Output  # noqa: PLC0415 - ditto
     from firekiln.oci.reference import Reference  # noqa: PLC0415 - ditto
 
     def say(event: object) -> None:
-        if isinstance(event, Output):
+        if isinstance(event, Output) and not quiet:
             _progress(event.data.decode(errors="replace").rstrip())
 
-    Reference.parse(name)  # what is no name is not looked for
-    _progress(f"Unable to find image '{name}' locally")
-    ensure_image(store, name, on_event=say)
+    Reference.parse(options.image)  # what is no name is not looked for
+    if pull != "always" and not quiet:
+        _progress(f"Unable to find image '{options.image}' locally")
+    ensure_image(store, options.image, platform=options.platform, pull=pull, on_event=say)
 
 
 def _detached(store: Store, options: RunOptions, cid: _CidFile) -> int:
@@ -238,28 +202,26 @@ def _detached(store: Store, options: RunOptions, cid: _CidFile) -> int:
     return 0
 
 
-def _foreground(store: Store, options: RunOptions, cid: _CidFile) -> int:
-    from firekiln.machine.run import run as run_machine  # noqa: PLC0415 - imported when used
+def _foreground(store: Store, options: RunOptions, cid: _CidFile, streams: Streams, sig_proxy: bool) -> int:
+    from firekiln.machine.protocol import FrameType  # noqa: PLC0415 - imported when used
+    from firekiln.machine.run import run as run_machine  # noqa: PLC0415 - ditto
+    from firekiln.machine.state import State  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervise import lost  # noqa: PLC0415 - ditto
 
     def created(record: Record) -> None:
         cid.write(record.id)
 
-    try:
-        end = run_machine(store, options, output=_write, created=created, progress=_progress)
-    except MachineError as error:
-        if error.exit_status <= _SIGNALLED:
-            raise
-        return error.exit_status  # whoever sent the signal knows what he did
-    if end.error:
-        click.echo(f"firekiln: {end.error}", err=True)
-    return end.status
-
-
-def _write(stream: Stream, data: bytes) -> None:
-    fd = sys.stdout.fileno() if stream == "stdout" else sys.stderr.fileno()
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    record, stream = run_machine(store, options, created=created, progress=_progress)
+    with stream:
+        try:
+            outcome = terminal.talk(stream, streams, signals=_STOPPING if sig_proxy else (), proxy=FrameType.STOP)
+        except MachineError as error:
+            if error.exit_status <= _SIGNALLED:
+                raise
+            return error.exit_status  # whoever sent the signal knows what he did
+    if outcome == "lost":
+        raise lost(State(store.machines), record.id)
+    return terminal.end(outcome)
 
 
 def _progress(text: str) -> None:

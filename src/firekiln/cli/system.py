@@ -13,7 +13,7 @@ import click
 from firekiln import api
 from firekiln.cli import images
 from firekiln.cli.confirm import confirm
-from firekiln.cli.run import parse_size
+from firekiln.cli.flags import parse_size
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.dockerfile.durations import parse_duration

@@ -11,101 +11,38 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 from firekiln.errors import MachineError
 from firekiln.machine import protocol
-from firekiln.machine.protocol import CONTROL_LIMIT, MAIN, PAYLOAD_LIMIT, STDIN_WINDOW, Decoder, Frame, FrameType
+from firekiln.machine.protocol import (
+    CONTROL_LIMIT,
+    MAIN,
+    OUTPUT_WINDOW,
+    PAYLOAD_LIMIT,
+    PROCESSES_LIMIT,
+    STDIN_WINDOW,
+    Decoder,
+    Frame,
+    FrameType,
+)
+from firekiln.machine.reports import Closed, Event, Exited, Failed, Hello, Output, Pong, Report, Stat, integer, report
 
 _READ = 1 << 18
 _QUEUE_LIMIT = 1 << 20
-_TEXT_LIMIT = 4096
+_LAST_NUMBER = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """The guest's PID 1 runs. `protocol` is the version that both sides speak; `uptime_ms` its kernel's age then."""
+class _Process:
+    """What is under way to and from one process of the guest, in bytes."""
 
-    protocol: int
-    uptime_ms: int
+    __slots__ = ("output_room", "stdin_room")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """The process executes the program; `pid` and `uid` are the guest's, `uptime_ms` its kernel's age at that time."""
-
-    pid: int
-    uid: int
-    uptime_ms: int
-    process: int = MAIN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """Bytes that a process wrote to descriptor 1 or 2. Empty `data` is the end of that descriptor's output."""
-
-    fd: Literal[1, 2]
-    data: bytes
-    process: int = MAIN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
-    """A process has ended, by `code` or by `signal`; all of its output came before.
-
-    `oom` says that the guest's kernel killed it because memory was short. The machine powers itself off when its main
-    process has ended.
-    """
-
-    code: int | None
-    signal: int | None = None
-    oom: bool = False
-    process: int = MAIN
-
-    @property
-    def status(self) -> int:
-        """As a shell says it: 128 + n for signal n."""
-        return self.code if self.code is not None else 128 + (self.signal or 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A process could not be started. `status` is Docker's word for it: 125, 126 (not executable) or 127 (not found).
-
-    `stage` names what failed (`document`, `drive`, `root`, `mount`, `network`, `user`, `cwd`, `exec`, `process`); it is
-    for programs, `message` for people.
-    """
-
-    stage: str
-    message: str
-    errno: int
-    status: int
-    process: int = MAIN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
-    """A remark of PID 1 itself: something is not as it should be, and the machine goes on."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pong:
-    """The answer to `ping`, with its payload."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """The channel has ended: the VMM is gone, or closed it. The last event of an agent."""
-
-
-Event: TypeAlias = Hello | Started | Output | Exited | Failed | Log | Pong | Closed
+    def __init__(self) -> None:
+        self.stdin_room = STDIN_WINDOW
+        self.output_room = OUTPUT_WINDOW
 
 
 class Agent:
@@ -116,7 +53,8 @@ class Agent:
         self._socket = channel
         self._decoder = Decoder()
         self._outgoing = bytearray()
-        self._stdin_room = STDIN_WINDOW
+        self._processes = {MAIN: _Process()}
+        self._last = MAIN
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -135,14 +73,18 @@ class Agent:
         return self._socket.fileno()
 
     @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
     def wants_write(self) -> bool:
         """Whether bytes for the guest wait in memory for the socket to take them."""
         return bool(self._outgoing) and not self._closed
 
-    @property
-    def stdin_room(self) -> int:
+    def stdin_room(self, process: int = MAIN) -> int:
         """Bytes of standard input that the guest has room for. It grows as the process reads."""
-        return self._stdin_room
+        found = self._processes.get(process)
+        return found.stdin_room if found else 0
 
     # --- from the guest ---------------------------------------------------------------------------------------------
 
@@ -184,61 +126,90 @@ class Agent:
         event: Event | None = None
         match frame.type:
             case FrameType.STDOUT | FrameType.STDERR:
-                fd: Literal[1, 2] = 1 if frame.type == FrameType.STDOUT else 2
-                event = Output(fd=fd, data=frame.payload, process=frame.process)
+                event = self._output(frame)
             case FrameType.PONG:
                 event = Pong(payload=frame.payload)
             case FrameType.PING:
                 self._send(Frame(FrameType.PONG, frame.payload))
             case FrameType.CREDIT:
-                self._credit(frame)
+                self._credited(frame)
             case FrameType.HELLO:
                 event = self._hello(protocol.parse_control(frame))
-            case FrameType.LOG:
-                event = Log(message=_text(protocol.parse_control(frame), "message"))
-            case FrameType.STARTED | FrameType.EXITED | FrameType.FAILED:
-                event = self._news(frame, protocol.parse_control(frame))
+            case _:
+                event = self._reported(frame, report(frame))
         return event  # nothing for a type of a later version
 
     def _hello(self, fields: Mapping[str, Any]) -> Hello:
-        newest, oldest = _integer(fields, "protocol", 1), _integer(fields, "oldest", 1)
+        newest, oldest = integer(fields, "protocol", 1), integer(fields, "oldest", 1)
         if oldest > protocol.VERSION:
             raise protocol.broken(f"it speaks versions {oldest} to {newest} only")
         spoken = min(newest, protocol.VERSION)
         self._send(protocol.control(FrameType.HELLO, protocol=spoken, time_ns=time.time_ns()))
-        return Hello(protocol=spoken, uptime_ms=_integer(fields, "uptime_ms"))
+        return Hello(protocol=spoken, uptime_ms=integer(fields, "uptime_ms"))
 
-    def _news(self, frame: Frame, fields: Mapping[str, Any]) -> Event:
-        if frame.type == FrameType.STARTED:
-            pid, uid = _integer(fields, "pid", 1), _integer(fields, "uid")
-            return Started(pid=pid, uid=uid, uptime_ms=_integer(fields, "uptime_ms"), process=frame.process)
-        if frame.process == MAIN:
-            self.shutdown()  # the acknowledgement that the guest's power-off waits for
-        return _failed(frame, fields) if frame.type == FrameType.FAILED else _exited(frame, fields)
+    def _output(self, frame: Frame) -> Output:
+        process = self._known(frame)
+        if frame.process != MAIN:
+            process.output_room -= len(frame.payload)
+            if process.output_room < 0:
+                raise protocol.broken("it sends more output than it was granted")
+        fd: Literal[1, 2] = 1 if frame.type == FrameType.STDOUT else 2
+        return Output(fd=fd, data=frame.payload, process=frame.process)
 
-    def _credit(self, frame: Frame) -> None:
-        granted = int.from_bytes(frame.payload, "little")
-        if frame.process != MAIN or len(frame.payload) != 4 or granted > STDIN_WINDOW - self._stdin_room:
+    def _reported(self, frame: Frame, event: Report | None) -> Report | None:
+        match event:
+            case Exited() | Failed() if event.process == MAIN:
+                if not (isinstance(event, Exited) and event.again_ms is not None):
+                    self.shutdown()  # the acknowledgement that the guest's power-off waits for
+            case Exited() | Failed():
+                self._known(frame)
+                del self._processes[event.process]
+            case Stat():
+                self._known(frame)
+        return event
+
+    def _credited(self, frame: Frame) -> None:
+        granted, process = int.from_bytes(frame.payload, "little"), self._known(frame)
+        if len(frame.payload) != 4 or granted > STDIN_WINDOW - process.stdin_room:
             raise protocol.broken("it grants more standard input than was sent")
-        self._stdin_room += granted
+        process.stdin_room += granted
+
+    def _known(self, frame: Frame) -> _Process:
+        process = self._processes.get(frame.process)
+        if process is None:
+            raise protocol.broken(f"it speaks of a process {frame.process} that nobody started")
+        return process
 
     # --- to the guest -----------------------------------------------------------------------------------------------
 
-    def stdin(self, data: bytes) -> int:
+    def stdin(self, data: bytes, process: int = MAIN) -> int:
         """Send standard input; as much as there is `stdin_room` for. Returns the number of bytes taken."""
-        taken = data[: self._stdin_room]
+        taken = data[: self.stdin_room(process)]
         for start in range(0, len(taken), PAYLOAD_LIMIT):
-            self._send(Frame(FrameType.STDIN, taken[start : start + PAYLOAD_LIMIT], MAIN))
-        self._stdin_room -= len(taken)
+            self._send(Frame(FrameType.STDIN, taken[start : start + PAYLOAD_LIMIT], process))
+        if taken:
+            self._processes[process].stdin_room -= len(taken)
         return len(taken)
 
-    def close_stdin(self) -> None:
+    def close_stdin(self, process: int = MAIN) -> None:
         """The process reads the end of its standard input once it has read all that was sent."""
-        self._send(Frame(FrameType.STDIN, b"", MAIN))
+        self._tell(process, Frame(FrameType.STDIN, b"", process))
 
-    def signal(self, number: int) -> None:
-        """Deliver a signal to the main process."""
-        self._send(protocol.control(FrameType.SIGNAL, MAIN, signal=number))
+    def credit(self, process: int, consumed: int) -> None:
+        """Let a process other than the main one write so many bytes more: they were handed on."""
+        found = self._processes.get(process)
+        if found and process != MAIN and consumed:
+            found.output_room += consumed
+            self._send(Frame(FrameType.CREDIT, consumed.to_bytes(4, "little"), process))
+
+    def signal(self, number: int, process: int = MAIN, *, ends: bool = False) -> None:
+        """Deliver a signal to a process. `ends`: no restart policy starts it again."""
+        fields = {"signal": number, **({"ends": True} if ends else {})}
+        self._tell(process, protocol.control(FrameType.SIGNAL, process, **fields))
+
+    def resize(self, rows: int, columns: int, process: int = MAIN) -> None:
+        """Tell a process's terminal its size."""
+        self._tell(process, protocol.control(FrameType.RESIZE, process, rows=rows, columns=columns))
 
     def stop(self, signal: int, timeout_ms: int) -> None:
         """Deliver `signal` to the main process, and SIGKILL when it has not ended after `timeout_ms`."""
@@ -247,6 +218,52 @@ class Agent:
     def shutdown(self) -> None:
         """End everything at once (SIGKILL), sync and power off."""
         self._send(protocol.control(FrameType.SHUTDOWN))
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        user: str | None = None,
+        cwd: str | None = None,
+        tty: tuple[int, int] | None = None,
+        stdin: bool = False,
+    ) -> int:
+        """Start another process; its number. `tty` is rows and columns of a terminal. MachineError where too many run.
+
+        Started or Failed answers; after Exited or Failed the number is another's.
+        """
+        terminal = {"rows": tty[0], "columns": tty[1]} if tty else None
+        words = {"argv": [*argv], "env": [*env], "user": user, "cwd": cwd, "tty": terminal, "stdin": stdin}
+        return self._open(FrameType.EXEC, privileged=False, **words)
+
+    def read(self, path: str, *, follow: bool) -> int:
+        """Ask for a tar of a path, as Output after a Stat, then Exited or Failed; the number of all these."""
+        return self._open(FrameType.READ, path=path, follow=follow)
+
+    def write(self, path: str, *, keep_owner: bool) -> int:
+        """Have a tar, which is then sent as standard input, unpacked in a directory; the number. Exited or Failed."""
+        return self._open(FrameType.WRITE, path=path, keep_owner=keep_owner)
+
+    def stat(self, path: str, *, follow: bool) -> int:
+        """Ask what is at a path; the number of the Stat or Failed that answers. `release` it after a Stat."""
+        return self._open(FrameType.STAT, path=path, follow=follow)
+
+    def release(self, process: int) -> None:
+        """A number that waits for nothing more."""
+        self._processes.pop(process, None)
+
+    def close_process(self, process: int) -> None:
+        """The client of a process is gone: its pipes are closed, its terminal hung up. It lives until Exited."""
+        self._tell(process, protocol.control(FrameType.CLOSE, process))
+
+    def stats(self) -> None:
+        """Ask for Stats."""
+        self._send(protocol.control(FrameType.STATS))
+
+    def top(self) -> None:
+        """Ask for Top."""
+        self._send(protocol.control(FrameType.TOP))
 
     def ping(self, payload: bytes = b"") -> None:
         """Ask for a Pong with the same payload, at most CONTROL_LIMIT bytes."""
@@ -262,6 +279,30 @@ class Agent:
                 return
             del self._outgoing[:sent]
 
+    def _open(self, kind: FrameType, **fields: Any) -> int:
+        if len(self._processes) > PROCESSES_LIMIT:
+            raise MachineError(
+                f"{PROCESSES_LIMIT} processes are started in the machine already", hint="wait until one has ended"
+            )
+        number = self._last + 1
+        while number in self._processes or number > _LAST_NUMBER:
+            number = number + 1 if number < _LAST_NUMBER else MAIN + 1
+        frame = protocol.control(kind, number, **fields)
+        if len(frame.payload) > CONTROL_LIMIT:
+            raise MachineError(
+                f"the command line, environment and paths are too long together: {len(frame.payload)} bytes",
+                hint=f"{CONTROL_LIMIT} bytes is the limit; pass large values as files or on standard input",
+            )
+        self._send(frame)
+        self._processes[number] = _Process()
+        self._last = number
+        return number
+
+    def _tell(self, process: int, frame: Frame) -> None:
+        """Nothing is said to a process that is gone."""
+        if process in self._processes:
+            self._send(frame)
+
     def _send(self, frame: Frame) -> None:
         if self._closed:
             return
@@ -272,35 +313,3 @@ class Agent:
             )
         self._outgoing += frame.encode()
         self.flush()
-
-
-def _exited(frame: Frame, fields: Mapping[str, Any]) -> Exited:
-    oom = fields.get("oom") is True
-    if "signal" in fields:
-        return Exited(code=None, signal=_integer(fields, "signal", 1, 127), oom=oom, process=frame.process)
-    return Exited(code=_integer(fields, "code", 0, 255), oom=oom, process=frame.process)
-
-
-def _failed(frame: Frame, fields: Mapping[str, Any]) -> Failed:
-    return Failed(
-        stage=_text(fields, "stage"),
-        message=_text(fields, "message"),
-        errno=_integer(fields, "errno", 0, 4095),
-        status=_integer(fields, "status", 125, 127),
-        process=frame.process,
-    )
-
-
-def _integer(fields: Mapping[str, Any], name: str, low: int = 0, high: int = (1 << 63) - 1) -> int:
-    value = fields.get(name)
-    if type(value) is not int or not low <= value <= high:
-        raise protocol.broken(f"its {name} is no number from {low} to {high}")
-    return value
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    """A string for people's eyes: bounded, and without control characters that a terminal would obey."""
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise protocol.broken(f"its {name} is no string")
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value[:_TEXT_LIMIT])

@@ -1,7 +1,8 @@
-"""How other processes talk to a machine's supervisor: a Unix socket, one JSON line each way.
+"""How other processes talk to a machine's supervisor: a Unix socket, on which a client says one JSON line.
 
-A request is `{"do": "stop", "timeout": 10}`, `{"do": "signal", "number": 15}` or `{"do": "wait"}`. The answer to
-`signal` comes at once, that to the others when the machine has ended: `{"exit_status": 0}`.
+`{"do": "stop", "timeout": 10}`, `{"do": "wait"}`, `{"do": "signal", "number": 15}`, `{"do": "stats"}` and
+`{"do": "top"}` are answered by one JSON line; the first two when the machine has ended: `{"exit_status": 0}`. After
+`{"do": "attach"}`, `exec`, `read`, `write` and `stat` the connection carries frames; see `session`.
 
 A socket's address holds 107 bytes; a store may lie deeper. So it is named through a descriptor of its folder.
 """
@@ -21,16 +22,29 @@ from typing import Any, Self
 from firekiln.errors import MachineError
 
 NAME = "control"
-_LINE_LIMIT = 4096
-_CLIENTS_LIMIT = 64
+LINE_LIMIT = 1 << 16
+_CLIENTS_LIMIT = 128
 
 Message = Mapping[str, Any]
-Handler = Callable[[Message], Message | None]
-"""Takes a request; returns the answer, or None where the machine's end is the answer."""
+
+
+class Taken:
+    """What a Handler answers when the connection has become its own."""
+
+
+class Later:
+    """What a Handler answers when `Server.answer` will, by the name of what is waited for."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+Handler = Callable[[Message, socket.socket, bytes], Message | Taken | Later]
+"""Takes a request, the client's socket and what it has sent behind the line."""
 
 
 class Server:
-    """The supervisor's end, driven by the supervisor's selector, whose keys carry callbacks as data.
+    """The supervisor's end, driven by its selector, whose keys carry callbacks of the ready events as data.
 
     A client that sends nonsense, or too much, is hung up on. Only the machine's user can connect: the folder is 0700.
     """
@@ -39,6 +53,7 @@ class Server:
         self._selector = selector
         self._handle = handle
         self._received: dict[socket.socket, bytes] = {}
+        self._waiting: dict[socket.socket, str] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._path = folder / NAME
         try:
@@ -49,7 +64,7 @@ class Server:
         except BaseException:
             self._socket.close()
             raise
-        selector.register(self._socket, selectors.EVENT_READ, self._accept)
+        selector.register(self._socket, selectors.EVENT_READ, lambda _: self._accept())
 
     def __enter__(self) -> Self:
         return self
@@ -63,35 +78,47 @@ class Server:
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
-    def finish(self, answer: Message) -> None:
-        """Answer all that wait for the machine's end."""
-        for client in list(self._received):
+    def answer(self, what: str, answer: Message) -> None:
+        """Answer all that wait for `what`."""
+        for client in [client for client, wanted in self._waiting.items() if wanted == what]:
             self._answer(client, answer)
 
     def _accept(self) -> None:
         with suppress(BlockingIOError):
             client, _ = self._socket.accept()
+            if len(self._received) >= _CLIENTS_LIMIT:
+                client.close()
+                return
             client.setblocking(False)
             self._received[client] = b""
-            self._selector.register(client, selectors.EVENT_READ, lambda: self._read(client))
+            self._selector.register(client, selectors.EVENT_READ, lambda _: self._read(client))
 
     def _read(self, client: socket.socket) -> None:
         try:
-            data = client.recv(_LINE_LIMIT)
+            data = client.recv(LINE_LIMIT)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        line = self._received[client] + data
-        if not data or len(line) > _LINE_LIMIT:
+        line, newline, rest = (self._received[client] + data).partition(b"\n")
+        if not data or client in self._waiting or len(line) > LINE_LIMIT:
             self._hang_up(client)
-        elif line.endswith(b"\n"):
-            self._received[client] = b""
-            answer = self._handle(_decode(line))
-            if answer is not None:
-                self._answer(client, answer)
+        elif newline:
+            self._take(client, _decode(line), rest)
         else:
             self._received[client] = line
+
+    def _take(self, client: socket.socket, request: Message, rest: bytes) -> None:
+        self._selector.unregister(client)
+        answer = self._handle(request, client, rest)
+        if isinstance(answer, Taken):
+            del self._received[client]
+            return
+        self._selector.register(client, selectors.EVENT_READ, lambda _: self._read(client))
+        if isinstance(answer, Later):
+            self._waiting[client] = answer.what
+        else:
+            self._answer(client, answer)
 
     def _answer(self, client: socket.socket, answer: Message) -> None:
         with suppress(OSError):  # a client that does not read its one line has lost it
@@ -101,6 +128,7 @@ class Server:
     def _hang_up(self, client: socket.socket) -> None:
         self._selector.unregister(client)
         client.close()
+        self._waiting.pop(client, None)
         del self._received[client]
 
 
@@ -109,19 +137,41 @@ def ask(folder: Path, request: Message, *, timeout: float | None = None) -> Mess
 
     MachineError where it takes longer than `timeout` seconds.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(timeout)
-        try:
-            with _address(folder) as address:
-                client.connect(address)
-            client.sendall(_encode(request))
-            with client.makefile("rb") as file:
-                line = file.readline(_LINE_LIMIT)
-        except TimeoutError as error:
-            raise MachineError("the machine's supervisor does not answer", hint="firekiln rm -f ends it") from error
-        except OSError:
+    try:
+        client = connect(folder, request)
+        if client is None:
             return None
+        with client:
+            client.settimeout(timeout)
+            with client.makefile("rb") as file:
+                line = file.readline()
+    except TimeoutError as error:
+        raise MachineError("the machine's supervisor does not answer", hint="firekiln rm -f ends it") from error
+    except OSError:
+        return None
     return _decode(line) if line else None
+
+
+def connect(folder: Path, request: Message) -> socket.socket | None:
+    """The connection on which a request has been made; it blocks. None where no supervisor is there. MachineError."""
+    line = _encode(request)
+    if len(line) > LINE_LIMIT:
+        raise MachineError(
+            f"the command line and environment are too long: {len(line)} bytes",
+            hint="pass large values as files or on standard input",
+        )
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address(folder) as address:
+            client.connect(address)
+        client.sendall(line)
+    except OSError:
+        client.close()
+        return None
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def _encode(message: Message) -> bytes:

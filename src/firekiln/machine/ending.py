@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from firekiln.errors import FirekilnError, MachineError
-from firekiln.machine.agent import Exited, Failed
 from firekiln.machine.network import port_taken
+from firekiln.machine.reports import Exited, Failed
+from firekiln.values import dataclass
 
 LOST = 255
 """The exit status where the guest went without a word (a panic, a reset): no command's own, and none of Docker's."""
@@ -19,11 +19,15 @@ _SHOWN_LINES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """A started machine's end: `status` as a shell says it. `error` is empty unless the machine itself went wrong."""
+    """A started machine's end: `status` as a shell says it. `error` is empty unless the machine itself went wrong.
+
+    `lost`: the guest had no chance to say what became of its process. Its VMM was killed, its kernel panicked.
+    """
 
     status: int
     error: str = ""
     oom: bool = False
+    lost: bool = False
 
 
 class Tail:
@@ -52,10 +56,10 @@ def judge(result: Exited | None, *, returncode: int, stopping: bool, breach: str
         return End(status=125, error=breach)
     if returncode < 0:
         error = "" if stopping else f"the VMM was killed by signal {-returncode}"
-        return End(status=128 - returncode, error=error)
+        return End(status=128 - returncode, error=error, lost=not stopping)
     if returncode:
         return End(status=125, error=f"the VMM failed with status {returncode}")
-    return End(status=LOST, error="the guest ended without a word: its kernel panicked or was reset")
+    return End(status=LOST, error="the guest ended without a word: its kernel panicked or was reset", lost=True)
 
 
 def failure(

@@ -10,8 +10,7 @@ import enum
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from firekiln.errors import MachineError
 
@@ -21,6 +20,10 @@ CONTROL_LIMIT = 1 << 14
 """Bytes of a control frame's JSON, both ways."""
 STDIN_WINDOW = 1 << 16
 """Bytes of standard input that the host may have under way before the guest grants more."""
+OUTPUT_WINDOW = 1 << 18
+"""Bytes of output that a process other than the main one may have under way before the host grants more."""
+PROCESSES_LIMIT = 64
+"""Processes beside the main one at once."""
 MAIN = 1
 """The number of the machine's main process; 0 means the connection itself."""
 
@@ -38,14 +41,24 @@ class FrameType(enum.IntEnum):
     FAILED = 0x13
     SIGNAL = 0x14
     STOP = 0x15
+    HEALTH = 0x16
+    EXEC = 0x17
+    RESIZE = 0x18
+    CLOSE = 0x19
     STDIN = 0x20
     STDOUT = 0x21
     STDERR = 0x22
     CREDIT = 0x23
+    READ = 0x30
+    WRITE = 0x31
+    STAT = 0x32
+    STATS = 0x33
+    TOP = 0x34
+    DETACH = 0x40
+    """A client's farewell to the supervisor, which goes on: never sent to a guest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame. `type` is a plain number: types that this version does not know are the receiver's to skip."""
 
     type: int

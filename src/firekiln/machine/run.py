@@ -10,59 +10,41 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from firekiln.errors import MachineError
-from firekiln.machine.contract import Drive, Interface, MachineDocument, Network, Root
+from firekiln.machine.boards import board_of
+from firekiln.machine.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
 from firekiln.machine.drives import layer_drives, make_scratch
-from firekiln.machine.ending import End
 from firekiln.machine.guestbin import pid1_path
 from firekiln.machine.initramfs import KernelModule, base_initramfs, write_initramfs
+from firekiln.machine.journal import note
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
-from firekiln.machine.log import Stream
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network import allocate, mac_address, parse_publish
-from firekiln.machine.process import Overrides, Process
+from firekiln.machine.options import (
+    RunOptions,
+    container_config,
+    effective_config,
+    guest_network,
+    mounts,
+    overrides,
+    published,
+)
+from firekiln.machine.process import Process
 from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.settings import Settings
-from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
 from firekiln.machine.state import MachineLock, Record, State
-from firekiln.machine.supervise import abandon, detach, discard, lease_name, supervise, sweep
-from firekiln.oci.config import ImageConfig
+from firekiln.machine.stream import Stream
+from firekiln.machine.supervise import abandon, detach, discard, launch, lease_name, sweep
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import replace_file, store_errors
+from firekiln.values import dataclass
 
 Progress = Callable[[str], None]
 _SCRATCH = "scratch"
 _SHORT_ID = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What `firekiln run` says. None, "" or nothing leaves the image's word, or the default.
-
-    `env` holds `NAME=value`, or `NAME` alone, which removes the image's. `memory` and `disk_size` are in bytes,
-    `stop_timeout` in seconds (negative: wait for ever). `publish` is as with Docker's `-p`.
-    """
-
-    image: str
-    args: tuple[str, ...] = ()
-    name: str = ""
-    publish: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    user: str | None = None
-    working_dir: str | None = None
-    entrypoint: str | None = None
-    hostname: str = ""
-    stop_signal: str | None = None
-    stop_timeout: float = 10.0
-    auto_remove: bool = False
-    memory: int = DEFAULT_MEMORY
-    vcpus: int = 1
-    disk_size: int = DEFAULT_DISK
-    kernel: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +69,13 @@ def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: 
 def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
     if options.name:
         check_name(options.name)
-    requests = [request for text in options.publish for request in parse_publish(text)]
-    image = store.images.get(options.image)
+    image = store.images.get(options.image, options.platform)
+    config = effective_config(image.image.config, options)
+    requests = [request for text in published(options, config) for request in parse_publish(text)]
+    health = HealthCheck.from_config(config.healthcheck, config.shell)
     machine_id = random_id()
     hostname = options.hostname or machine_id[:_SHORT_ID]
-    process = Process.from_image(image.image.config, _overrides(options), hostname=hostname)
+    process = Process.from_image(config, overrides(options), hostname=hostname)
     kernel = _kernel(store, options, image.image.platform.architecture, progress)
     ports = allocate(requests)
 
@@ -106,6 +90,12 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
         stop_signal=process.stop_signal,
         stop_timeout=options.stop_timeout,
         auto_remove=options.auto_remove,
+        open_stdin=options.stdin,
+        stdin_once=options.stdin_once,
+        tty=options.tty is not None,
+        restart=(options.restart.policy, options.restart.retries),
+        health=health is not None,
+        read_only=options.read_only,
     )
     record, lock = state.create(
         Record(
@@ -115,12 +105,12 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
             image_digest=image.digest,
             created_ns=time.time_ns(),
             settings=settings.encode(),
-            config=_container_config(image, options, process, hostname),
+            config=container_config(config, options, process, hostname),
         )
     )
     try:
         store.leases.hold(lease_name(machine_id), [*_blobs(image, drives), kernel.digest])
-        document = _document(spec, process, hostname, drives)
+        document = _document(spec, options, process=process, health=health, hostname=hostname, layers=drives)
         with store_errors(folder, "cannot prepare the machine in"):
             write_initramfs(spec.initramfs, _base_initramfs(store, kernel), document)
         make_scratch(folder / _SCRATCH, options.disk_size)
@@ -128,6 +118,7 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
         discard(state, machine_id)
         lock.release()
         raise
+    _note(state, record, "create")
     return Created(state=state, record=record, lock=lock)
 
 
@@ -149,37 +140,29 @@ def run(
     store: Store,
     options: RunOptions,
     *,
-    output: Callable[[Stream, bytes], None],
     created: Callable[[Record], None] = lambda _: None,
     progress: Progress = lambda _: None,
-) -> End:
-    """Run an image to its end in this process, which must call this in its main thread: signals stop the machine.
+) -> tuple[Record, Stream]:
+    """Run an image for this process, which owns it: closing the stream without `detach` stops the machine.
 
-    Raises as `start`.
+    The stream says STARTED, what the process writes, and at last EXITED or FAILED. Raises as `create`.
     """
     made = create(store, options, progress=progress)
-    created(made.record)
-    return supervise(made.state, made.record, made.lock, output=output)
+    try:
+        created(made.record)
+    except BaseException:
+        discard(made.state, made.record.id)
+        made.lock.release()
+        raise
+    return made.record, launch(made.state, made.record, made.lock)
 
 
-def _overrides(options: RunOptions) -> Overrides:
-    return Overrides(
-        args=options.args,
-        entrypoint=options.entrypoint,
-        env=options.env,
-        user=options.user,
-        working_dir=options.working_dir,
-        stop_signal=options.stop_signal,
-        stop_timeout_ms=max(0, round(options.stop_timeout * 1000)),
-    )
+def _note(state: State, record: Record, action: str) -> None:
+    note(state.folder, action, machine_id=record.id, name=record.name, image=record.image)
 
 
 def _kernel(store: Store, options: RunOptions, architecture: str, progress: Progress) -> Kernel:
-    if architecture != "amd64":
-        raise MachineError(
-            f"{options.image}: a machine for linux/{architecture} cannot be run yet",
-            hint="build the image for linux/amd64 (--platform)",
-        )
+    board_of(architecture)
     if options.kernel is not None:
         return kernel_file(store.root, options.kernel, architecture)
     kernel = intact_kernel(store, architecture)
@@ -215,7 +198,15 @@ def _serial(number: int) -> str:
     return f"layer{number}"
 
 
-def _document(spec: MachineSpec, process: Process, hostname: str, layers: Sequence[Layer]) -> MachineDocument:
+def _document(
+    spec: MachineSpec,
+    options: RunOptions,
+    *,
+    process: Process,
+    health: HealthCheck | None,
+    hostname: str,
+    layers: Sequence[Layer],
+) -> MachineDocument:
     network = spec.network
     assert network is not None
     interface = Interface(address=network.address, gateway=network.gateway)
@@ -224,9 +215,14 @@ def _document(spec: MachineSpec, process: Process, hostname: str, layers: Sequen
         root=Root(
             layers=tuple(Drive(serial=_serial(number)) for number in range(len(layers))),
             scratch=Drive(serial=_SCRATCH),
+            read_only=options.read_only,
         ),
         process=process,
-        network=Network(interfaces=(interface,), nameservers=(str(network.nameserver),)),
+        network=guest_network(network, options, Network(interfaces=(interface,))),
+        mounts=mounts(options),
+        sysctls=options.sysctls,
+        restart=options.restart,
+        health=health,
         time_ns=time.time_ns(),
     )
 
@@ -251,22 +247,3 @@ def _base_initramfs(store: Store, kernel: Kernel) -> Path:
 def _blobs(image: StoredImage, drives: Sequence[Layer]) -> list[str]:
     layers = {layer.digest for layer in (*image.layers, *drives)}
     return [image.digest, image.config_digest, *sorted(layers)]
-
-
-def _container_config(image: StoredImage, options: RunOptions, process: Process, hostname: str) -> str:
-    """Docker's inner config of the container: the image's, with what the command line said in its place."""
-    config: ImageConfig = image.image.config
-    entrypoint = config.entrypoint
-    if options.entrypoint is not None:
-        entrypoint = (options.entrypoint,) if options.entrypoint else None
-    command = process.argv[len(entrypoint or ()) :]
-    made = replace(
-        config,
-        user=process.user,
-        env=process.env,
-        entrypoint=entrypoint,
-        cmd=command or None,
-        working_dir=process.cwd if (options.working_dir or config.working_dir) else "",
-        stop_signal=options.stop_signal or config.stop_signal,
-    )
-    return json.dumps({"Hostname": hostname, "Image": options.image, **made.to_json()})

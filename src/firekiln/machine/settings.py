@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,16 @@ from typing import Any
 from firekiln.machine.mountpoint import MountPoint
 from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
 from firekiln.oci.config import Json
+from firekiln.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The machine and how it is to be stopped. `stop_timeout` is in seconds; `kernel_digest` that of `spec.kernel`.
 
-    `auto_remove`: nothing of the machine is kept when it has ended.
+    `auto_remove`: nothing of the machine is kept when it has ended. `open_stdin`: its process has a standard input;
+    `stdin_once`: which ends when the owner's does. `restart` is a policy and its retries (0: without limit); `health`:
+    the guest runs a check; `read_only`: its process finds its root so.
     """
 
     spec: MachineSpec
@@ -26,6 +28,12 @@ class Settings:
     stop_timeout: float
     auto_remove: bool = False
     mounts: tuple[MountPoint, ...] = ()
+    open_stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    restart: tuple[str, int] = ("no", 0)
+    health: bool = False
+    read_only: bool = False
 
     def encode(self) -> str:
         return json.dumps(
@@ -36,6 +44,8 @@ class Settings:
                 "stop_timeout": self.stop_timeout,
                 "auto_remove": self.auto_remove,
                 "mounts": [point.to_json() for point in self.mounts],
+                "restart": list(self.restart),
+                **{name: getattr(self, name) for name in _FLAGS},
             }
         )
 
@@ -49,7 +59,12 @@ class Settings:
             stop_timeout=data["stop_timeout"],
             auto_remove=data["auto_remove"],
             mounts=tuple(MountPoint.from_json(point) for point in data.get("mounts", ())),
+            restart=(data["restart"][0], data["restart"][1]) if "restart" in data else ("no", 0),
+            **{name: data.get(name, False) for name in _FLAGS},
         )
+
+
+_FLAGS = ("open_stdin", "stdin_once", "tty", "health", "read_only")
 
 
 def _spec_json(spec: MachineSpec) -> dict[str, Json]:

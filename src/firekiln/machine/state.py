@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError
+from firekiln.machine.live import read_live
 from firekiln.machine.names import check_name, random_name
 from firekiln.store.durable import store_error, store_errors
 
-Status = Literal["created", "running", "exited"]
+Status = Literal["created", "running", "restarting", "exited"]
 KILLED = 137
 """The exit status of a machine whose end nobody saw: as if by SIGKILL."""
 
@@ -112,6 +113,27 @@ class State:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
+    def lock(self, machine_id: str) -> MachineLock | None:
+        """The right to run a machine that is there; None where somebody has it."""
+        path = self.folder_of(machine_id) / "lock"
+        with store_errors(path, "cannot open"):
+            lock = MachineLock(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        try:
+            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.release()
+            return None
+        return lock
+
+    def rename(self, machine_id: str, name: str) -> None:
+        """Give a machine another name. ConflictError where it is taken."""
+        check_name(name)
+        with self._database() as database:
+            try:
+                database.execute("UPDATE machines SET name = ? WHERE id = ?", (name, machine_id))
+            except sqlite3.IntegrityError as error:
+                raise _name_taken(name) from error
+
     def update(self, machine_id: str, **changes: Any) -> None:
         """Change some fields of a machine. A machine that is gone is no error: it was removed by force."""
         assignments = ", ".join(f"{name} = :{name}" for name in changes)
@@ -169,13 +191,21 @@ class State:
                 os.close(fd)
 
     def _true(self, record: Record) -> Record:
-        if record.status != "running" or self.is_alive(record.id):
+        """As it is now: what runs is told by its supervisor, as long as that lives."""
+        if record.status == "exited":
+            return record
+        live = read_live(self.folder_of(record.id))
+        if live is not None:
+            status = cast("Status", live.status)
+            record = replace(record, status=status, started_ns=live.started_ns, pid=live.pid)
+        if record.status == "created" or self.is_alive(record.id):
             return record
         # Asked again, since it may have ended in order between the reading of its row and that of its lock.
         changes: dict[str, Any] = {
             "status": "exited",
             "exit_status": KILLED,
             "error": "the machine's supervisor was killed",
+            "started_ns": record.started_ns,
             "finished_ns": time.time_ns(),
             "pid": 0,
         }
@@ -184,7 +214,7 @@ class State:
         with self._database() as database:
             assignments = ", ".join(f"{name} = :{name}" for name in changes)
             database.execute(
-                f"UPDATE machines SET {assignments} WHERE id = :id AND status = 'running'",  # noqa: S608 - as above
+                f"UPDATE machines SET {assignments} WHERE id = :id AND status != 'exited'",  # noqa: S608 - as above
                 {**changes, "id": record.id},
             )
             row = database.execute("SELECT * FROM machines WHERE id = ?", (record.id,)).fetchone()
@@ -202,9 +232,7 @@ class State:
                     {column: getattr(named, column) for column in columns},
                 )
                 return named
-        raise ConflictError(
-            f'The container name "/{record.name}" is already in use', hint=f"firekiln rm {record.name}, or another name"
-        )
+        raise _name_taken(record.name)
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
@@ -243,6 +271,10 @@ class State:
         if full:
             return store_error(OSError(errno.ENOSPC, ""), path, "cannot write")
         return StoreError(f"{path}: {error}", hint="the list of machines is damaged, or another process keeps it")
+
+
+def _name_taken(name: str) -> ConflictError:
+    return ConflictError(f'The container name "/{name}" is already in use', hint=f"firekiln rm {name}, or another name")
 
 
 def _record(row: sqlite3.Row) -> Record:

@@ -1,68 +1,201 @@
-"""A machine run and recorded: in this process, or, as `python -m firekiln.machine.supervise`, in one of its own.
+"""A machine run and recorded by a process of its own: `python -m firekiln.machine.supervise`.
 
-The detached one is told the machine's folder, and inherits two descriptors: the machine's lock, which it holds to the
-end, and a pipe, to which it writes one JSON line when the machine's process has started, or could not.
+It is told the machine's folder, and inherits two descriptors: the machine's lock, which it holds to the end, and a
+socket, its owner's session, on which it says STARTED when the machine's process has started, or FAILED.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import selectors
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from firekiln.errors import FirekilnError, MachineError
 from firekiln.machine import control
 from firekiln.machine.accel import choose_qemu
+from firekiln.machine.clients import Clients
 from firekiln.machine.ending import End
 from firekiln.machine.hostfacts import HostFacts
-from firekiln.machine.log import Stream
+from firekiln.machine.journal import note
+from firekiln.machine.live import Live, replaced, with_result, write_live
+from firekiln.machine.protocol import FrameType
+from firekiln.machine.reports import Exited, Health
 from firekiln.machine.settings import Settings
 from firekiln.machine.state import MachineLock, Record, State
-from firekiln.machine.supervisor import Hooks, Supervisor, ignore
+from firekiln.machine.stream import Stream, failure
+from firekiln.machine.supervisor import Hooks, Supervisor
+from firekiln.machine.vmm import Vmm
+from firekiln.machine.wakeup import wakeup
 from firekiln.store import Store
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""What stops a machine in order when its supervisor receives it; a second one ends it at once."""
 
 _ANSWER_DEADLINE = 10.0
 _ASK_AGAIN = 0.02
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 60.0
+_CALM = 10.0
+"""Seconds that a boot must have lasted for the pause before the next to be the first again."""
 
 
-def supervise(
-    state: State,
-    record: Record,
-    lock: MachineLock,
-    *,
-    output: Callable[[Stream, bytes], None] = ignore,
-    started: Callable[[], None] = ignore,
-) -> End:
-    """Run the machine to its end and record what becomes of it; the lock is released last.
+class _Run:
+    """One run of a machine: as many boots as its restart policy wants."""
 
-    Raises a FirekilnError where the process never started; it is recorded too. With `auto_remove` nothing is left.
+    def __init__(self, state: State, record: Record, settings: Settings, selector: selectors.BaseSelector) -> None:
+        self._state = state
+        self._record = record
+        self._settings = settings
+        self._selector = selector
+        self._folder = state.folder_of(record.id)
+        self._live = Live(health="starting" if settings.health else "")
+        self._reboots = 0
+        self._restarts = 0
+
+    def run(self, clients: Clients, vmm: Vmm) -> End:
+        """To the end. Raises a FirekilnError where the process never started."""
+        pause = _FIRST_PAUSE
+        hooks = Hooks(
+            started=lambda pid, restarts: self._on_start(clients, pid, restarts),
+            restarting=self._on_restarting,
+            health=self._on_health,
+        )
+        while True:
+            begun = time.monotonic()
+            boot = Supervisor(self._settings, vmm, self._folder, selector=self._selector, clients=clients, hooks=hooks)
+            end = boot.run()
+            if not self._is_to_boot_again(end, clients):
+                return end
+            pause = _FIRST_PAUSE if time.monotonic() - begun > _CALM else pause
+            self.write(status="restarting", pid=0, restarts=self._live.restarts + 1)
+            self._reboots += 1
+            self._wait(clients, pause)
+            if clients.is_stopping:
+                return end
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def journal(self, action: str, attributes: Mapping[str, str]) -> None:
+        note(
+            self._state.folder,
+            action,
+            machine_id=self._record.id,
+            name=self._record.name,
+            image=self._record.image,
+            **attributes,
+        )
+
+    def write(self, **changes: object) -> None:
+        self._live = replaced(self._live, **changes)
+        with suppress(OSError):  # a full disk must not end the service
+            write_live(self._folder, self._live)
+
+    @property
+    def started_ns(self) -> int:
+        return self._live.started_ns
+
+    def _is_to_boot_again(self, end: End, clients: Clients) -> bool:
+        """What the guest's own policy could not see: its VMM was killed, its kernel panicked."""
+        policy, retries = self._settings.restart
+        if not end.lost or clients.is_stopping or policy == "no":
+            return False
+        return policy != "on-failure" or not retries or self._live.restarts < retries
+
+    def _wait(self, clients: Clients, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not clients.is_stopping and (left := deadline - time.monotonic()) > 0:
+            for key, ready in self._selector.select(left):
+                key.data(ready)
+
+    def _on_start(self, clients: Clients, pid: int, restarts: int) -> None:
+        self._restarts = restarts
+        health = "starting" if self._settings.health else ""
+        self.write(
+            status="running",
+            pid=pid,
+            started_ns=time.time_ns(),
+            restarts=self._reboots + restarts,
+            health=health,
+            streak=0,
+        )
+        self.journal("start", {})
+        clients.started()
+
+    def _on_restarting(self, event: Exited) -> None:
+        self.write(status="restarting", restarts=self._reboots + self._restarts + 1)
+        self.journal("die", {"exitCode": str(event.status)})
+
+    def _on_health(self, result: Health) -> None:
+        before = self._live.health
+        self._live = with_result(self._live, result)
+        self.write()
+        if result.status != before:
+            self.journal(f"health_status: {result.status}", {})
+
+
+def supervise(state: State, record: Record, lock: MachineLock, owner: socket.socket) -> None:
+    """Run the machine to its end, and record what becomes of it; then the lock is released, and all are told.
+
+    With `auto_remove` nothing is left.
     """
     settings = Settings.decode(record.settings)
-
-    def on_start(pid: int) -> None:
-        state.update(record.id, status="running", started_ns=time.time_ns(), pid=pid)
-        started()
-
-    def on_end(end: End) -> None:
-        changes = {"exit_status": end.status, "error": end.error, "oom": end.oom}
-        state.update(record.id, status="exited", finished_ns=time.time_ns(), pid=0, **changes)
-
-    try:
-        vmm = choose_qemu(settings.spec.kernel, settings.kernel_digest, HostFacts(state.folder / "host.json"))
-        hooks = Hooks(output=output, started=on_start)
-        return Supervisor(settings, vmm, state.folder_of(record.id), hooks).run(on_end)
-    except FirekilnError as error:
-        state.update(record.id, exit_status=error.exit_status, error=error.message, finished_ns=time.time_ns())
-        raise
-    finally:
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        run = _Run(state, record, settings, selector)
+        clients = Clients(
+            state.folder_of(record.id),
+            selector,
+            stop_signal=settings.stop_signal,
+            stop_timeout=settings.stop_timeout,
+            stdin=settings.open_stdin,
+            closes_stdin=settings.stdin_once,
+            journal=run.journal,
+        )
+        stack.enter_context(clients)
+        signals = stack.enter_context(wakeup(SIGNALS))
+        selector.register(signals, selectors.EVENT_READ, lambda _: [*map(clients.received, signals.recv(4096))])
+        clients.adopt(owner)
+        tell = _recorded(run, state, record, settings, clients)
         if settings.auto_remove:
             discard(state, record.id)
         lock.release()
+        tell()
+
+
+def _recorded(run: _Run, state: State, record: Record, settings: Settings, clients: Clients) -> Callable[[], None]:
+    """Run and record; what then is to be told to the clients."""
+    try:
+        facts = HostFacts(state.folder / "host.json")
+        vmm = choose_qemu(settings.spec.kernel, settings.kernel_digest, facts, settings.spec.architecture)
+        end = run.run(clients, vmm)
+    except FirekilnError as error:
+        status, message, hint = error.exit_status, error.message, error.hint
+        # As in Docker, what has never run remains what was created.
+        ended = {"status": "exited", "started_ns": run.started_ns} if run.started_ns else {}
+        state.update(record.id, exit_status=status, error=message, finished_ns=time.time_ns(), pid=0, **ended)
+        run.journal("die", {"exitCode": str(status)})
+        fields = {"message": message, "hint": hint, "status": status}
+        return lambda: clients.finish(status, FrameType.FAILED, **fields)
+    state.update(
+        record.id,
+        status="exited",
+        started_ns=run.started_ns,
+        finished_ns=time.time_ns(),
+        pid=0,
+        exit_status=end.status,
+        error=end.error,
+        oom=end.oom,
+    )
+    if end.oom:
+        run.journal("oom", {})
+    run.journal("die", {"exitCode": str(end.status)})
+    return lambda: clients.finish(end.status, FrameType.EXITED, code=end.status, error=end.error, oom=end.oom)
 
 
 def discard(state: State, machine_id: str) -> None:
@@ -95,60 +228,69 @@ def lease_name(machine_id: str) -> str:
     return f"machine-{machine_id}"
 
 
-def detach(state: State, record: Record, lock: MachineLock) -> None:
-    """Run the machine in a process of its own, and return when its process has started.
+def launch(state: State, record: Record, lock: MachineLock) -> Stream:
+    """Start a machine's supervisor; the owner's session. The lock passes to it.
 
-    The lock passes to that process. Raises the FirekilnError with which the start failed.
+    The machine stops when the stream is closed without `detach`.
     """
     log = state.folder_of(record.id) / "supervisor.log"
-    reader, writer = os.pipe()
-    with os.fdopen(reader, "rb") as answer:
-        try:
-            argv = [sys.executable, "-m", __name__, str(state.folder), record.id, str(lock.fd), str(writer)]
-            with log.open("wb") as complaints:
-                subprocess.run(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=complaints,
-                    pass_fds=[lock.fd, writer],
-                    cwd="/",
-                    start_new_session=True,
-                    check=False,
-                )
-        finally:
-            os.close(writer)
-            lock.release()
-        line = answer.readline()
-    if not line:
-        reason = "it ended without a word"
-        with suppress(OSError):
-            reason = (log.read_text(errors="replace").strip().splitlines() or [reason])[-1]
-        raise MachineError(f"the machine's supervisor failed: {reason}", hint="firekiln ps -a says what is left")
-    said = json.loads(line)
-    if "error" in said:
-        error = MachineError(said["error"], hint=said["hint"])
-        error.exit_status = said["exit_status"]
-        raise error
+    ours, theirs = socket.socketpair()
+    try:
+        argv = [sys.executable, "-m", __name__, str(state.folder), record.id, str(lock.fd), str(theirs.fileno())]
+        with log.open("wb") as complaints:
+            subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                pass_fds=[lock.fd, theirs.fileno()],
+                cwd="/",
+                start_new_session=True,
+                check=False,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        lock.release()
+    return Stream(ours)
+
+
+def lost(state: State, machine_id: str) -> MachineError:
+    """The error of a machine whose supervisor ended without a word."""
+    reason = "it ended without a word"
+    with suppress(OSError):
+        text = (state.folder_of(machine_id) / "supervisor.log").read_text(errors="replace")
+        reason = (text.strip().splitlines() or [reason])[-1]
+    return MachineError(f"the machine's supervisor failed: {reason}", hint="firekiln ps -a says what is left")
+
+
+def detach(state: State, record: Record, lock: MachineLock) -> None:
+    """Run the machine, and return when its process has started, leaving it alone.
+
+    Raises the MachineError with which the start failed.
+    """
+    with launch(state, record, lock) as stream:
+        while (frames := stream.receive()) is not None:
+            for frame in frames:
+                if frame.type == FrameType.FAILED:
+                    raise failure(frame)
+                if frame.type in (FrameType.STARTED, FrameType.EXITED):
+                    stream.detach()
+                    return
+    raise lost(state, record.id)
 
 
 def main(argv: list[str]) -> None:
-    """The detached supervisor: a child of this process, so that whoever started it has no child to wait for."""
+    """The supervisor: a child of this process, so that whoever started it has no child to wait for."""
     if os.fork():
         os._exit(0)
-    folder, machine_id, lock_fd, answer_fd = argv
+    folder, machine_id, lock_fd, owner_fd = argv
     os.set_inheritable(int(lock_fd), False)
-    os.set_inheritable(int(answer_fd), False)
+    os.set_inheritable(int(owner_fd), False)
     state = State(Path(folder))
-
-    def answer(**fields: object) -> None:
-        os.write(int(answer_fd), json.dumps(fields).encode() + b"\n")
-        os.close(int(answer_fd))
-
-    try:
-        supervise(state, state.get(machine_id), MachineLock(int(lock_fd)), started=lambda: answer(started=True))
-    except FirekilnError as error:
-        answer(error=error.message, hint=error.hint, exit_status=error.exit_status)
+    supervise(state, state.get(machine_id), MachineLock(int(lock_fd)), socket.socket(fileno=int(owner_fd)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The life of one machine: one loop that owns its VMM, agent, log and control socket, and sees its end.
+"""One boot of a machine: a loop that owns its VMM, its agent and its log, and sees its end.
 
-The loop waits nowhere but in its selector, whose keys carry callbacks as data. It ends when the VMM has ended, and the
-VMM ends with it.
+The loop waits nowhere but in its selector, whose keys carry callbacks of the ready events as data. It ends when the VMM
+has ended, and the VMM ends with it.
 """
 
 from __future__ import annotations
@@ -9,25 +9,37 @@ from __future__ import annotations
 import math
 import os
 import selectors
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from firekiln.errors import MachineError
-from firekiln.machine import control
-from firekiln.machine.agent import Agent, Closed, Event, Exited, Failed, Hello, Log, Output, Pong, Started
+from firekiln.machine.agent import Agent
+from firekiln.machine.clients import Clients
 from firekiln.machine.ending import End, Tail, failure, judge
 from firekiln.machine.log import LogWriter, Stream
+from firekiln.machine.protocol import MAIN, FrameType
+from firekiln.machine.reports import (
+    Closed,
+    Event,
+    Exited,
+    Failed,
+    Health,
+    Hello,
+    Log,
+    Output,
+    Pong,
+    Started,
+    Stat,
+    Stats,
+    Top,
+)
 from firekiln.machine.settings import Settings
 from firekiln.machine.vmm import Guest, Vmm
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What stops a machine in order when its supervisor receives it; a second one ends it at once."""
+from firekiln.machine.wakeup import ignore
+from firekiln.values import dataclass
 
 _BOOT_DEADLINE = 60.0
 _POWER_OFF_DEADLINE = 10.0
@@ -39,147 +51,207 @@ _LONGEST_MS = (1 << 31) - 1
 _READ = 1 << 16
 
 
-def ignore(*_: object) -> None:
-    """Does nothing, where something may be done."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What happens beside the log: `output` gets what the process writes, `started` the VMM's process id, once."""
+    """What happens beside the log. `started` gets the VMM's process id and how often the guest restarted its process.
 
-    output: Callable[[Stream, bytes], None] = ignore
-    started: Callable[[int], None] = ignore
+    `restarting` gets each end of the process that the guest will not let be its last.
+    """
+
+    started: Callable[[int, int], None] = ignore
+    restarting: Callable[[Exited], None] = ignore
+    health: Callable[[Health], None] = ignore
 
 
 class Supervisor:
-    """Runs one machine, once, in the main thread. `folder` takes its log, its console's text and its control socket."""
+    """Runs one machine, once. `folder` takes its log and its console's text; `selector` is the clients' too."""
 
-    def __init__(self, settings: Settings, vmm: Vmm, folder: Path, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        vmm: Vmm,
+        folder: Path,
+        *,
+        selector: selectors.BaseSelector,
+        clients: Clients,
+        hooks: Hooks,
+    ) -> None:
         self._settings = settings
         self._vmm = vmm
         self._folder = folder
         self._hooks = hooks
-        self._selector = selectors.DefaultSelector()
+        self._selector = selector
+        self._clients = clients
         self._console = Tail()
         self._complaints = Tail()
-        self._started = False
         self._result: Exited | Failed | None = None
         self._breach = ""
-        self._stopping = False
-        self._signal = 0
         self._over = False
         self._deadline = math.inf
+        self.is_started = False
 
-    def run(self, finished: Callable[[End], None]) -> End:
-        """From launch to end. `finished` is called before those that wait at the control socket are told.
+    @property
+    def agent(self) -> Agent:
+        return self._agent
 
-        Raises a FirekilnError where the process never started; its `exit_status` is Docker's.
-        """
+    def run(self) -> End:
+        """From launch to end. Raises a FirekilnError where the process never started; its status is Docker's."""
         with ExitStack() as resources:
-            resources.enter_context(self._selector)
             self._log = LogWriter(self._folder)
             resources.callback(self._close_log)
             self._console_file = resources.enter_context((self._folder / "console.log").open("wb", buffering=0))
-            server = resources.enter_context(control.Server(self._folder, self._selector, self._on_request))
-            signals = resources.enter_context(_signals())
-            self._watch(signals, lambda: self._on_signal(signals))
             self._launch(resources)
+            self._clients.boot = self
+            resources.callback(self._clients.boot_ended)
+            if self._clients.is_stopping:
+                self._guest.process.kill()
             while not self._over:
                 self._turn()
-            self._close_log()  # before anybody is told of the end: its last line may lack a newline
-            end = self._conclude()
-            finished(end)
-            server.finish({"exit_status": end.status})
-            return end
+            return self._conclude()
+
+    def stop(self, number: int, timeout: float) -> None:
+        """Have the process receive `number`, and the machine end `timeout` seconds later at the latest; < 0: never."""
+        if timeout == 0 or not self.is_started:
+            self._guest.process.kill()
+            return
+        self._agent.stop(number, _LONGEST_MS if timeout < 0 else min(round(timeout * 1000), _LONGEST_MS))
+        if timeout > 0:
+            self._deadline = min(self._deadline, time.monotonic() + timeout + _GRACE)
 
     def _launch(self, resources: ExitStack) -> None:
         self._guest: Guest = resources.enter_context(self._vmm.launch(self._settings.spec))
         self._agent = resources.enter_context(Agent(self._guest.channel))
         pidfd = os.pidfd_open(self._guest.process.pid)
         resources.callback(os.close, pidfd)
-        self._watch_pipe(self._guest.console, self._on_console)
-        self._watch_pipe(self._guest.complaints, self._complaints.add)
-        self._watch(self._agent, self._receive)
-        self._watch(pidfd, self._on_vmm_end)
+        for pipe, take in self._pipes():
+            os.set_blocking(pipe.fileno(), False)
+            self._watch(resources, pipe, self._reading(pipe, take))
+        self._watch(resources, self._agent, self._on_agent)
+        self._watch(resources, pidfd, lambda _: self._on_vmm_end())
         self._deadline = time.monotonic() + _BOOT_DEADLINE
 
+    def _reading(self, pipe: IO[bytes], take: Callable[[bytes], None]) -> Callable[[int], None]:
+        return lambda _: self._read_pipe(pipe, take)
+
+    def _pipes(self) -> list[tuple[IO[bytes], Callable[[bytes], None]]]:
+        return [(self._guest.console, self._on_console), (self._guest.complaints, self._complaints.add)]
+
     def _turn(self) -> None:
-        if self._is_watched(self._agent):
-            writing = selectors.EVENT_WRITE if self._agent.wants_write else 0
-            self._selector.modify(self._agent, selectors.EVENT_READ | writing, self._receive)
+        self._watch_agent()
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._on_deadline()
             return
         for key, ready in self._selector.select(None if math.isinf(left) else left):
-            if ready & selectors.EVENT_WRITE:
-                self._agent.flush()
-            if ready & selectors.EVENT_READ and self._is_watched(key.fileobj):
-                key.data()
+            if self._is_watched(key.fileobj):
+                self._take(key.data, ready)
+
+    def _take(self, callback: Callable[[int], object], ready: int) -> None:
+        try:
+            callback(ready)
+        except MachineError as error:  # the guest does not read, or breaks the protocol
+            self._breach = str(error)
+            self._unwatch(self._agent)
+            self._guest.process.kill()
+
+    def _watch_agent(self) -> None:
+        """Read the channel unless a client is congested, and write to it while something waits."""
+        if self._agent.is_closed or self._breach:
+            return
+        reading = 0 if self._clients.is_congested else selectors.EVENT_READ
+        wanted = reading | (selectors.EVENT_WRITE if self._agent.wants_write else 0)
+        watched = self._is_watched(self._agent)
+        if wanted and watched:
+            self._selector.modify(self._agent, wanted, self._on_agent)
+        elif wanted:
+            self._selector.register(self._agent, wanted, self._on_agent)
+        elif watched:
+            self._selector.unregister(self._agent)
 
     def _conclude(self) -> End:
         returncode = self._guest.process.wait()
-        if isinstance(self._result, Failed) or not self._started:
+        stopping = self._clients.is_stopping
+        if isinstance(self._result, Failed) or not self.is_started:
             raise failure(
                 self._result if isinstance(self._result, Failed) else None,
                 returncode=returncode,
-                stopping=self._stopping,
-                number=self._signal,
+                stopping=stopping,
+                number=self._clients.signal_received,
                 breach=self._breach,
                 complaints=self._complaints,
                 console=self._console,
             )
-        return judge(self._result, returncode=returncode, stopping=self._stopping, breach=self._breach)
+        return judge(self._result, returncode=returncode, stopping=stopping, breach=self._breach)
 
-    def _watch(self, what: Any, callback: Callable[[], object]) -> None:
+    def _watch(self, resources: ExitStack, what: Any, callback: Callable[[int], None]) -> None:
         self._selector.register(what, selectors.EVENT_READ, callback)
+        resources.callback(self._unwatch, what)
 
-    def _watch_pipe(self, pipe: IO[bytes], take: Callable[[bytes], None]) -> None:
-        os.set_blocking(pipe.fileno(), False)
-        self._watch(pipe, lambda: self._read_pipe(pipe, take))
+    def _unwatch(self, what: Any) -> None:
+        if self._is_watched(what):
+            self._selector.unregister(what)
 
     def _is_watched(self, what: Any) -> bool:
         return what in self._selector.get_map()
 
     # --- the guest --------------------------------------------------------------------------------------------------
 
+    def _on_agent(self, ready: int) -> None:
+        if ready & selectors.EVENT_WRITE:
+            self._agent.flush()
+        if ready & selectors.EVENT_READ:
+            self._receive()
+
     def _receive(self) -> bool:
         """Whether there was something."""
-        try:
-            events = self._agent.receive()
-            for event in events:
-                self._on_event(event)
-        except MachineError as error:
-            self._breach = str(error)
-            self._selector.unregister(self._agent)
-            self._guest.process.kill()
-            return False
+        events = self._agent.receive()
+        for event in events:
+            self._on_event(event)
+        self._clients.pump()
         return bool(events)
+
+    def _receive_all(self, _: int) -> None:
+        while not self._breach and self._receive():
+            pass
 
     def _on_event(self, event: Event) -> None:
         match event:
+            case Output() | Started() | Exited() | Failed() | Stat() if event.process != MAIN:
+                self._clients.report(event)
             case Output(fd=fd, data=data):
                 if data:
                     self._write("stdout" if fd == 1 else "stderr", data)
-            case Started():
-                self._started = True
-                if not self._stopping:
-                    self._deadline = math.inf
-                self._hooks.started(self._guest.process.pid)
-            case Exited() | Failed():
-                self._result = event
-                self._deadline = time.monotonic() + _POWER_OFF_DEADLINE
+            case Started() | Exited() | Failed():
+                self._on_news(event)
+            case Health():
+                self._hooks.health(event)
+            case Stats() | Top():
+                self._clients.figures(event)
             case Log(message=message):
                 self._on_console(f"firekiln: {message}\n".encode())
             case Closed():
-                self._selector.unregister(self._agent)
-            case Hello() | Pong():
+                self._unwatch(self._agent)
+            case Hello() | Pong() | Stat():
                 pass
+
+    def _on_news(self, event: Started | Exited | Failed) -> None:
+        """Of the main process."""
+        match event:
+            case Started(restarts=restarts):
+                self.is_started = True
+                if not self._clients.is_stopping:
+                    self._deadline = math.inf
+                self._hooks.started(self._guest.process.pid, restarts)
+            case Exited(again_ms=int()):
+                self._hooks.restarting(event)
+            case Exited() | Failed():
+                self._result = event
+                self._deadline = time.monotonic() + _POWER_OFF_DEADLINE
 
     def _write(self, stream: Stream, data: bytes) -> None:
         with suppress(OSError):  # a full disk must not end the service
             self._log.write(stream, data)
-        self._hooks.output(stream, data)
+        self._clients.output(FrameType.STDOUT if stream == "stdout" else FrameType.STDERR, data)
 
     def _close_log(self) -> None:
         with suppress(OSError):
@@ -201,64 +273,14 @@ class Supervisor:
 
     def _on_vmm_end(self) -> None:
         """Take what is left in its channel and pipes, and leave the loop."""
-        while self._is_watched(self._agent) and self._receive():
-            pass
-        for pipe, take in ((self._guest.console, self._on_console), (self._guest.complaints, self._complaints.add)):
+        self._take(self._receive_all, 0)
+        for pipe, take in self._pipes():
             if self._is_watched(pipe):
                 self._read_pipe(pipe, take)
         self._over = True
 
-    # --- stopping ---------------------------------------------------------------------------------------------------
-
-    def _on_request(self, request: control.Message) -> control.Message | None:
-        match request:
-            case {"do": "wait"}:
-                return None
-            case {"do": "stop", "timeout": int() | float() as timeout}:
-                self._stop(self._settings.stop_signal, timeout)
-                return None
-            case {"do": "signal", "number": int() as number} if self._started:
-                self._agent.signal(number)
-                return {}
-            case {"do": "signal"}:
-                return {"error": "the machine is still booting"}
-            case _:
-                return {"error": "no such request"}
-
-    def _on_signal(self, source: socket.socket) -> None:
-        for number in source.recv(_READ):
-            self._signal = self._signal or number
-            self._stop(self._settings.stop_signal, 0 if self._stopping else self._settings.stop_timeout)
-
-    def _stop(self, number: int, timeout: float) -> None:
-        """Have the process receive `number`, and the machine end `timeout` seconds later at the latest; < 0: never."""
-        self._stopping = True
-        if timeout == 0 or not self._started:
-            self._guest.process.kill()
-            return
-        self._agent.stop(number, _LONGEST_MS if timeout < 0 else min(round(timeout * 1000), _LONGEST_MS))
-        if timeout > 0:
-            self._deadline = min(self._deadline, time.monotonic() + timeout + _GRACE)
-
     def _on_deadline(self) -> None:
         self._deadline = math.inf
-        if not self._started and not self._stopping:
+        if not self.is_started and not self._clients.is_stopping:
             self._breach = f"the guest did not start its process within {_BOOT_DEADLINE:.0f} s"
         self._guest.process.kill()
-
-
-@contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """A socket from which each of SIGNALS that arrives is read as a byte, in place of what it would do."""
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        reader.setblocking(False)
-        writer.setblocking(False)
-        previous = {number: signal.signal(number, ignore) for number in SIGNALS}
-        wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        try:
-            yield reader
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -12,8 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firekiln.errors import MachineError
-from firekiln.machine.agent import Agent, Closed, Exited, Failed, Hello, Log, Output, Pong, Started
+from firekiln.machine.agent import Agent
 from firekiln.machine.protocol import PAYLOAD_LIMIT, STDIN_WINDOW, Decoder, Frame, FrameType, control
+from firekiln.machine.reports import (
+    Closed,
+    Exited,
+    Failed,
+    Hello,
+    Log,
+    Output,
+    Pong,
+    Started,
+)
 
 FRAMES = st.builds(
     Frame,
@@ -96,7 +106,7 @@ def test_whatever_a_guest_says_is_an_event_or_a_machine_error(frames):
             events = []
             while not (events and isinstance(events[-1], Closed)):
                 events += agent.wait(5)
-        assert 0 <= agent.stdin_room <= STDIN_WINDOW
+        assert 0 <= agent.stdin_room() <= STDIN_WINDOW
 
 
 def test_a_life_is_told_in_events(pair):
@@ -163,7 +173,7 @@ def test_standard_input_is_sent_as_far_as_the_guest_has_room(pair):
     assert agent.stdin(data[STDIN_WINDOW:]) == 0
     guest.sendall(Frame(FrameType.CREDIT, struct.pack("<I", 5000), 1).encode())
     assert agent.receive() == []
-    assert agent.stdin_room == 5000
+    assert agent.stdin_room() == 5000
     assert agent.stdin(data[STDIN_WINDOW:]) == 5000
     assert b"".join(frame.payload for frame in said(guest)) == data[: STDIN_WINDOW + 5000]
 

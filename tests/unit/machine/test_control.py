@@ -18,15 +18,15 @@ class Running:
         self.server = control.Server(folder, self.selector, self.handle)
         self.thread = threading.Thread(target=self.loop)
 
-    def handle(self, request):
+    def handle(self, request, _client, _rest):
         self.requests.append(request)
-        return {} if request.get("do") == "signal" else None
+        return {} if request.get("do") == "signal" else control.Later("end")
 
     def loop(self):
         while not self.over.is_set():
-            for key, _ in self.selector.select(0.02):
-                key.data()
-        self.server.finish({"exit_status": 3})
+            for key, ready in self.selector.select(0.02):
+                key.data(ready)
+        self.server.answer("end", {"exit_status": 3})
 
     def __enter__(self):
         self.thread.start()

@@ -1,8 +1,8 @@
 import pytest
 
 from firekiln.errors import ConflictError
-from firekiln.machine.agent import Exited, Failed
 from firekiln.machine.ending import Tail, failure, judge
+from firekiln.machine.reports import Exited, Failed
 
 
 def tail(text=""):

@@ -2,7 +2,7 @@ import pytest
 from click.testing import CliRunner
 
 from firekiln.cli.command import cli
-from firekiln.cli.run import NOT_FOR_MACHINES, NOT_YET, from_host, parse_cpus, parse_size, read_env_file
+from firekiln.cli.flags import NOT_FOR_MACHINES, NOT_YET, from_host, parse_cpus, parse_size, read_env_file
 from firekiln.cli.table import human_duration
 from firekiln.errors import FirekilnError, UsageError
 
