@@ -1,0 +1,180 @@
+"""The application as a service of OpenRC or sysvinit: shell scripts of POSIX's words only. Pure.
+
+/etc/firekiln/app runs the application, again where its restart policy says so, and tells of each end; the script in
+/etc/init.d starts and stops that. Neither init has words for users, directories, restarts and stop signals that hold on
+all its systems (there are two start-stop-daemons), so the script says these itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from firekiln.machine.contract import Restart, WrittenFile
+from firekiln.machine.services.service import AGENT, NAME, Service, environment, limit_words, privilege_words
+
+RUNNER: Final = "/etc/firekiln/app"
+SCRIPT: Final = f"/etc/init.d/{NAME}"
+_PIDFILE: Final = f"/run/{NAME}.pid"
+_START_LEVELS: Final = (2, 3, 4, 5)
+_STOP_LEVELS: Final = (0, 1, 6)
+
+
+def openrc_files(service: Service) -> tuple[WrittenFile, ...]:
+    """The service, in the run level `default`. MachineError where the image lacks what it takes."""
+    text = f"""\
+#!/sbin/openrc-run
+# Written by firekiln at each start: the image's ENTRYPOINT and CMD as a service.
+description="The application of this machine's image"
+
+depend() {{
+	use net
+	after net firewall localmount
+}}
+
+start() {{
+	ebegin "Starting the application"
+	{_LAUNCH}
+	eend $?
+}}
+
+stop() {{
+	ebegin "Stopping the application"
+	{_indented(_HALT)}
+	eend 0
+}}
+"""
+    return (
+        *_program(service),
+        WrittenFile(path=SCRIPT, data=text.encode(), mode=0o755),
+        WrittenFile(path=f"/etc/runlevels/default/{NAME}", link=SCRIPT),
+    )
+
+
+def sysvinit_files(service: Service) -> tuple[WrittenFile, ...]:
+    """The service, in the run levels of LSB. MachineError where the image lacks what it takes."""
+    text = f"""\
+#!/bin/sh
+# Written by firekiln at each start: the image's ENTRYPOINT and CMD as a service.
+### BEGIN INIT INFO
+# Provides:          {NAME}
+# Required-Start:    $remote_fs $network
+# Required-Stop:     $remote_fs $network
+# Default-Start:     {" ".join(map(str, _START_LEVELS))}
+# Default-Stop:      {" ".join(map(str, _STOP_LEVELS))}
+# Short-Description: The application of this machine's image
+### END INIT INFO
+
+start() {{
+	{_LAUNCH}
+}}
+
+stop() {{
+	{_indented(_HALT)}
+}}
+
+case "$1" in
+start) start ;;
+stop) stop ;;
+restart | force-reload) stop && start ;;
+status) kill -0 "$(cat {_PIDFILE})" 2>/dev/null ;;
+*) echo "Usage: $0 start|stop|restart|status" >&2; exit 2 ;;
+esac
+"""
+    links = [(f"rc{level}.d/S99{NAME}") for level in _START_LEVELS]
+    links += [(f"rc{level}.d/K01{NAME}") for level in _STOP_LEVELS]
+    return (
+        *_program(service),
+        WrittenFile(path=SCRIPT, data=text.encode(), mode=0o755),
+        *(WrittenFile(path=f"/etc/{link}", link=f"../init.d/{NAME}") for link in links),
+    )
+
+
+def shell_quoted(word: str) -> str:
+    """One word of the shell, whatever is in it."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+_LAUNCH: Final = f"{RUNNER} </dev/null >/dev/null 2>&1 &"
+
+_HALT: Final = f"""\
+[ -r {_PIDFILE} ] && read -r pid <{_PIDFILE} || return 0
+kill -s TERM "$pid" 2>/dev/null
+while kill -0 "$pid" 2>/dev/null; do sleep 1; done
+rm -f {_PIDFILE}"""
+"""The runner sees to it that this ends."""
+
+
+def runner(service: Service) -> str:
+    """The script that runs the application: it becomes the application's parent, and lives as long."""
+    process = service.process
+    words = (*limit_words(service), *privilege_words(service), service.env or "env", "-i", *environment(service))
+    command = " ".join(shell_quoted(word) for word in (*words, AGENT, "connect", *process.argv))
+    killer = (
+        "" if service.stop_timeout is None else f'(sleep {service.stop_timeout:g}; kill -s KILL "$app") 2>/dev/null &'
+    )
+    return f"""\
+#!/bin/sh
+# Written by firekiln at each start. Runs the application, again where its restart policy says so; tells of each end.
+app= stopping= tries=0 pause=1
+
+stop() {{
+	stopping=1
+	[ -n "$app" ] || exit 0
+	kill -{process.stop_signal} "$app" 2>/dev/null
+	{killer or ":"}
+}}
+
+run() {{
+	cd {shell_quoted(process.cwd)} || exit 126
+	exec {command}
+}}
+
+trap stop TERM INT
+trap '' HUP
+echo $$ >{_PIDFILE}
+{_made_cwd(service)}
+while :; do
+	began=$(date +%s)
+	run </dev/null &
+	app=$!
+	wait "$app"
+	status=$?
+	# A signal ends `wait` before the application has ended.
+	while kill -0 "$app" 2>/dev/null; do
+		wait "$app"
+		status=$?
+	done
+	app=
+	{AGENT} exited "$status"
+	[ -z "$stopping" ] && {_again(service.restart)} || break
+	[ $(($(date +%s) - began)) -lt 10 ] || pause=1
+	sleep "$pause"
+	pause=$((pause * 2 < 60 ? pause * 2 : 60))
+done
+rm -f {_PIDFILE}
+"""
+
+
+def _program(service: Service) -> Iterable[WrittenFile]:
+    yield WrittenFile(path=RUNNER, data=runner(service).encode("utf-8", "surrogateescape"), mode=0o700)
+
+
+def _made_cwd(service: Service) -> str:
+    return f"mkdir -p {shell_quoted(service.process.cwd)}" if service.make_cwd else ":"
+
+
+def _again(restart: Restart) -> str:
+    """The shell's condition for another start."""
+    match restart.policy:
+        case "no":
+            return "false"
+        case "on-failure":
+            bound = f' && [ "$((tries += 1))" -le {restart.retries} ]' if restart.retries else ""
+            return f'[ "$status" -ne 0 ]{bound}'
+        case "always" | "unless-stopped":
+            return "true"
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n\t")
