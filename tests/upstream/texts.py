@@ -28,7 +28,8 @@ class Text:
     mirror    a download that lies in the stand-in bases
 
     `ignore` is a text of upstream's that is the context's `.dockerignore`. `files` says of paths in the image which
-    mode, user and group they have; `absent` what it must not hold. `online` is what `scripts/upstream --online` builds.
+    mode, user and group they have; `absent` what it must not hold. `online` is what `scripts/upstream --online` builds,
+    None where upstream publishes no context.
     """
 
     path: str
@@ -39,7 +40,7 @@ class Text:
     files: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     quick: bool = False
-    online: Online
+    online: Online | None
 
     @property
     def file(self) -> Path:
@@ -48,7 +49,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Online:
-    """Upstream's own repository, where the text finds its context: `folder` below `ref` of `repository`."""
+    """Upstream's own repository, where the text finds its context: `folder` below `ref` of `repository`.
+
+    The text itself is always the one of our folder.
+    """
 
     repository: str
     ref: str
@@ -60,7 +64,7 @@ class Online:
         return f"{self.repository}#{self.ref}" + (f":{self.folder}" if self.folder else "")
 
 
-def _consul(path: str, *, entrypoint: str, quick: bool = False, license_file: bool = False, **online: str) -> Text:
+def _consul(path: str, *, entrypoint: str, folder: str, quick: bool = False, license_file: bool = False) -> Text:
     ubi = "ubi" in path
     owner = (100, 0) if ubi else (100, 1000)
     return Text(
@@ -75,7 +79,7 @@ def _consul(path: str, *, entrypoint: str, quick: bool = False, license_file: bo
         },
         absent=("/tmp/build", "/root/.gnupg", *(() if ubi else ("/usr/bin/gpg", "/usr/bin/openssl"))),
         quick=quick,
-        online=Online(**online),
+        online=Online(repository="https://github.com/hashicorp/docker-consul.git", ref="master", folder=folder),
     )
 
 
@@ -104,15 +108,15 @@ def _kafka_proxy(path: str, *, quick: bool = False, plugins: bool = False, user:
     )
 
 
-def _minio(path: str, *, quick: bool = False, release: bool = False, ref: str, **options) -> Text:
+def _minio(path: str, *, quick: bool = False, release: bool = False, ref: str = "", **options) -> Text:
+    """`ref` is a release; none for a text whose context holds programs that upstream's release process puts there."""
+    source = "https://github.com/minio/minio.git"
     return Text(
         path=path,
         product="minio",
         build_args={"RELEASE": RELEASE} if release else {},
         quick=quick,
-        online=Online(
-            repository="https://github.com/minio/minio.git", ref=ref, build_args={"RELEASE": ref} if release else {}
-        ),
+        online=Online(repository=source, ref=ref, build_args={"RELEASE": ref} if release else {}) if ref else None,
         **options,
     )
 
@@ -120,30 +124,23 @@ def _minio(path: str, *, quick: bool = False, release: bool = False, ref: str, *
 _MINIO_ENTRYPOINT = "upstream:minio/dockerscripts/docker-entrypoint.sh"
 _MINIO_RELEASE = f"mirror:dl.min.io/server/minio/release/linux-amd64/archive/minio.{RELEASE}"
 _LICENCES = {"CREDITS": "fixture:CREDITS", "LICENSE": "fixture:LICENSE"}
-_CONSUL = "https://github.com/hashicorp/"
 
 TEXTS = (
     _consul(
         "consul/0.X/Dockerfile.2021-03",
         entrypoint="upstream:consul/0.X/docker-entrypoint.sh.2021-03",
         quick=True,
-        repository=_CONSUL + "docker-consul.git",
-        ref="v1.9.3",
         folder="0.X",
     ),
     _consul(
         "consul/0.X/Dockerfile.head",
         entrypoint="upstream:consul/0.X/docker-entrypoint.sh.head",
-        repository=_CONSUL + "docker-consul.git",
-        ref="master",
         folder="0.X",
     ),
     _consul(
         "consul/ubi-Dockerfile.head",
         entrypoint="fixture:docker-entrypoint-ubi.sh",
         license_file=True,
-        repository=_CONSUL + "docker-consul.git",
-        ref="master",
         folder="ubi",
     ),
     _kafka_proxy("kafka-proxy/Dockerfile.2021-03", user=False, ref="v0.2.8"),
@@ -159,7 +156,6 @@ TEXTS = (
     ),
     _minio(
         "minio/Dockerfile.dev.2021-03",
-        ref="RELEASE.2021-03-04T00-53-13Z",
         ignore="minio/dockerignore.2021-03",
         context={
             "dockerscripts/docker-entrypoint.sh": _MINIO_ENTRYPOINT + ".2021-03",
@@ -218,7 +214,6 @@ TEXTS = (
     _minio(
         "minio/Dockerfile.head",
         release=True,
-        ref="RELEASE.2025-04-22T22-12-26Z",
         ignore="minio/dockerignore.head",
         context={
             "dockerscripts/docker-entrypoint.sh": _MINIO_ENTRYPOINT + ".head",

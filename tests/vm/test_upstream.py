@@ -15,7 +15,7 @@ import pytest
 import firekiln as package
 import isolation
 from machines import output
-from upstream import standins, table
+from upstream import online, standins, table
 from upstream.texts import TEXTS, Text, bases, declared
 
 pytestmark = [
@@ -26,6 +26,16 @@ pytestmark = [
 _PATIENCE = 30  # seconds
 _HOST = "10.0.2.2"
 """The host's loopback, as a guest sees it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_kernel_where_there_is_one(store, request):
+    """The store prefers it to Debian's."""
+    try:
+        folder = request.getfixturevalue("own_kernel").image.parent
+    except pytest.skip.Exception:
+        return
+    (store.kernels / folder.name).symlink_to(folder)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +227,14 @@ class Echo(socketserver.StreamRequestHandler):
 
     def handle(self):
         self.wfile.write(b"you said: " + self.rfile.read())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["consul/0.X/Dockerfile.head", "kafka-proxy/Dockerfile.head"])
+def test_the_online_form_of_upstream_boots_and_asks(store, images, path):
+    text = next(text for text in TEXTS if text.path == path)
+    said = online.answer(store, text, images(text))
+    assert said in {"/v1/status/leader on 8500: 200; ends with 0", "prints its help and ends with 0"}
 
 
 @contextmanager
