@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from firekiln.errors import UsageError
 from firekiln.machine.contract import Init, Restart, WrittenFile
@@ -16,7 +16,6 @@ from firekiln.rootfs.tree import Tree
 from firekiln.values import dataclass
 
 InitChoice: TypeAlias = Literal["auto", "firekiln", "image"]
-_MACHINE_ID: Final = "/etc/machine-id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,32 +23,7 @@ class OwnInit:
     """An image's init as PID 1, and the files that tell it of the application."""
 
     init: Init
-    files: tuple[WrittenFile, ...]
-
-
-def own_init(
-    choice: InitChoice, image: Tree, process: Process, restart: Restart, *, machine_id: str, stop_timeout: float
-) -> OwnInit | None:
-    """What `--init` means for an image; None where PID 1 is ours.
-
-    `image`: its init becomes PID 1, and the process a service of it; where the process itself is that init, there is no
-    service. `auto` does so only then: whoever runs `/sbin/init` wants that. UsageError for `image` where the image has
-    none; MachineError where the process can't be a service of it.
-    """
-    runs_init = is_init(image, process.argv[0])
-    if choice == "firekiln" or (choice == "auto" and not runs_init):
-        return None
-    system = detect(image)
-    if system is None:
-        if choice == "auto":
-            return None
-        raise UsageError(
-            "--init=image: the image holds no init that firekiln knows",
-            hint="systemd, OpenRC and sysvinit are known; without --init=image firekiln's own is PID 1",
-        )
-    files: tuple[WrittenFile, ...] = (
-        WrittenFile(path=_MACHINE_ID, data=f"{_machine_id(machine_id)}\n".encode(), mode=0o444),
-    )
+    files: tuple[WrittenFile, ...] = (_machine_id(machine_id),)
     argv = process.argv
     if not runs_init:
         argv = (system.program,)
@@ -68,6 +42,7 @@ def _service_files(system: InitSystem, service: Service) -> tuple[WrittenFile, .
             return sysvinit_files(service)
 
 
-def _machine_id(text: str) -> str:
+def _machine_id(text: str) -> WrittenFile:
     """machine-id(5): 32 hexadecimal digits, other ones for each machine, though the images are the same."""
-    return hashlib.sha256(f"firekiln machine-id {text}".encode()).hexdigest()[:32]
+    digits = hashlib.sha256(f"firekiln machine-id {text}".encode()).hexdigest()[:32]
+    return WrittenFile(path="/etc/machine-id", data=f"{digits}\n".encode(), mode=0o444)
