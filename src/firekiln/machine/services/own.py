@@ -23,6 +23,29 @@ class OwnInit:
     """An image's init as PID 1, and the files that tell it of the application."""
 
     init: Init
+    files: tuple[WrittenFile, ...]
+
+
+def own_init(
+    choice: InitChoice, image: Tree, process: Process, restart: Restart, *, machine_id: str, stop_timeout: float
+) -> OwnInit | None:
+    """What `--init` means for an image; None where PID 1 is ours.
+
+    `image`: its init becomes PID 1, and the process a service of it; where the process itself is that init, there is no
+    service. `auto` does so only then: whoever runs `/sbin/init` wants that. UsageError for `image` where the image has
+    none; MachineError where the process can't be a service of it.
+    """
+    runs_init = is_init(image, process.argv[0])
+    if choice == "firekiln" or (choice == "auto" and not runs_init):
+        return None
+    system = detect(image)
+    if system is None:
+        if choice == "auto":
+            return None
+        raise UsageError(
+            "--init=image: the image holds no init that firekiln knows",
+            hint="systemd, OpenRC and sysvinit are known; without --init=image firekiln's own is PID 1",
+        )
     files: tuple[WrittenFile, ...] = (_machine_id(machine_id),)
     argv = process.argv
     if not runs_init:
