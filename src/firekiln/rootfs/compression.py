@@ -7,9 +7,11 @@ import io
 import lzma
 import os
 import sys
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from isal import igzip, isal_zlib
@@ -40,6 +42,10 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # i
 )
 
 
+_INPUT: Final = 128 << 10
+"""Compressed bytes read at a time: what is decompressed of them stays in the processor's cache."""
+_BEHIND: Final = 8
+"""Pieces, of CHUNK at most, that wait to be written."""
 MAX_RATIO: Final = 250
 """Layers are decompressed to 2 to 10 times their size; a disk image with much room in it may be 1000 times as large."""
 UNSUSPECTED: Final = 16 << 30
@@ -57,7 +63,7 @@ class Decompressed:
 
     def __init__(self, source: Readable, *, name: str = "archive") -> None:
         self._name = name
-        buffered = io.BufferedReader(_Raw(source), CHUNK)
+        buffered = io.BufferedReader(_Raw(source), _INPUT)
         self.compression = detect(buffered.peek(6))
         self._stream = _decoder(self.compression, buffered)
 
@@ -92,8 +98,7 @@ def decompress(
     """
     bounds = _Bounds(limit=limit, ratio=ratio, unsuspected=unsuspected)
     with _new_file(out, hashed=True) as file:
-        for data in _bounded(source, bounds, name):
-            file.write(data)
+        _write_all(file, _bounded(source, bounds, name))
         return Written(digest=file.digest(), size=file.position)
 
 
@@ -102,9 +107,38 @@ def spool(
 ) -> None:
     """As `decompress`, for whoever has no use for the digest, which takes as long as all the rest."""
     with _new_file(out, hashed=False) as file:
-        for data in _bounded(source, _Bounds(limit=limit, ratio=ratio, unsuspected=UNSUSPECTED), name):
-            file.write(data)
+        _write_all(file, _bounded(source, _Bounds(limit=limit, ratio=ratio, unsuspected=UNSUSPECTED), name))
         file.flush()
+
+
+def _write_all(file: SequentialFile, pieces: Iterable[bytes]) -> None:
+    """Write the pieces by a thread, a few of them behind whoever makes them: each takes as long as the other."""
+    waiting: SimpleQueue[bytes] = SimpleQueue()
+    room = threading.Semaphore(_BEHIND)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        while data := waiting.get():
+            try:
+                if not failed:
+                    file.write(data)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failed.append(error)
+            room.release()
+
+    thread = threading.Thread(target=run, name="spool", daemon=True)
+    thread.start()
+    try:
+        for data in pieces:
+            room.acquire()
+            if failed:
+                break
+            waiting.put(data)
+    finally:
+        waiting.put(b"")
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 class _Bounds(NamedTuple):
@@ -188,12 +222,36 @@ class _Raw(io.RawIOBase):
         return filled
 
 
+class _Zstd:
+    """The plain bytes of zstd's frames, as `ZstdFile` gives them after copying them once more."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._frame = zstd.ZstdDecompressor()
+
+    def read(self, size: int, /) -> bytes:
+        data = b""
+        while not data:
+            more = b""
+            if self._frame.eof:
+                more = self._frame.unused_data or self._source.read(_INPUT)
+                if not more:
+                    break
+                self._frame = zstd.ZstdDecompressor()
+            elif self._frame.needs_input:
+                more = self._source.read(_INPUT)
+                if not more:
+                    raise EOFError("it ends within a frame")
+            data = self._frame.decompress(more, size)
+        return data
+
+
 def _decoder(kind: Compression, source: io.BufferedReader[_Raw]) -> Readable:
     match kind:
         case Compression.GZIP:
             return igzip.IGzipFile(fileobj=source, mode="rb")  # type: ignore[no-untyped-call]  # it has no stubs
         case Compression.ZSTD:
-            return zstd.ZstdFile(source, "rb")
+            return _Zstd(source)
         case Compression.XZ:
             return lzma.LZMAFile(source, "rb")
         case Compression.BZIP2:
