@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from firekiln.sandbox import syscalls
-from firekiln.sandbox.idmap import IdMap
 from firekiln.sandbox.syscalls import CLONE_NEWNS, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC
+
+if TYPE_CHECKING:
+    from firekiln.sandbox.idmap import IdMap  # whose text is enough here: the spawner's start waits for every module
 
 _MAIN: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); from firekiln.sandbox.confine import execute; "
@@ -37,7 +38,7 @@ def confined(argv: Sequence[str], ids: IdMap | None = None) -> list[str]:
 
     With `ids` it is root of a user namespace that has them, and has a /dev/shm of its own.
     """
-    package = str(Path(__file__).parents[2])
+    package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     in_namespaces = "unshare --mount --propagation unchanged --pid --fork --kill-child --mount-proc".split()
     python = [sys.executable, "-I", "-S", "-c", _MAIN, package, ids.encode() if ids else ""]
     return [*python, "setpriv", "--pdeathsig", "KILL", *in_namespaces, *argv]
@@ -50,6 +51,7 @@ def execute(ids: str, argv: list[str]) -> None:
     """
     if ids:
         from firekiln.sandbox import userns  # noqa: PLC0415 - root has no use for it
+        from firekiln.sandbox.idmap import IdMap  # noqa: PLC0415 - as above
 
         userns.enter(IdMap.decode(ids))
     syscalls.unshare(CLONE_NEWNS)

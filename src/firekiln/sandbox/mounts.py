@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firekiln.errors import SandboxError
 from firekiln.sandbox import loop, syscalls
@@ -27,6 +27,9 @@ from firekiln.sandbox.syscalls import (
     OPEN_TREE_CLOEXEC,
     OPEN_TREE_CLONE,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def filesystem(kind: str, options: Mapping[str, str | None], *, attributes: int = 0) -> int:

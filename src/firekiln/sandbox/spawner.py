@@ -20,27 +20,28 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NoReturn
 
 from firekiln.sandbox import process, root, seccomp, syscalls
 from firekiln.sandbox.control import receive
 from firekiln.sandbox.network import loopback_up
 from firekiln.sandbox.request import Report, Request
+from firekiln.values import dataclass
 
 NAMESPACES: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 _ALIVE: Final = 0
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Child:
     pid: int
     pidfd: int
     channel: socket.socket
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Spawner:
     """The loop. `watched` is a pidfd of the process whose end is ours, `own` one of this process."""
 
@@ -113,7 +114,7 @@ class Spawner:
             return
         if pid == 0:
             _step(request, channel, descriptors, self.own)
-        child = _Child(pid, pidfd, channel)
+        child = _Child(pid=pid, pidfd=pidfd, channel=channel)
         for fd in (pidfd, channel.fileno()):
             self.children[fd] = child
             self.poll.register(fd, _READABLE)
@@ -240,4 +241,4 @@ def main() -> None:
     root.prepare(folder, rootless=bool(rootless))
     channel = socket.socket(fileno=int(control))
     channel.send(b"ready")
-    Spawner(channel, int(watched), own).serve()
+    Spawner(control=channel, watched=int(watched), own=own).serve()

@@ -7,7 +7,8 @@ unknown number is taken as it is and gets group 0; `user:group` drops the supple
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from firekiln.values import dataclass
 
 MAX_ID = (1 << 31) - 1
 
@@ -22,7 +23,7 @@ class Identity:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _User:
     name: str
     uid: int
@@ -30,7 +31,7 @@ class _User:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
     name: str
     gid: int
@@ -96,13 +97,13 @@ def _ranged(number: int) -> int:
 def _users(passwd: bytes) -> Iterator[_User]:
     for name, *fields in _rows(passwd):
         _, uid, gid, _, home, *_ = [*fields, "", "", "", "", ""]
-        yield _User(name, _number(uid) or 0, _number(gid) or 0, home)
+        yield _User(name=name, uid=_number(uid) or 0, gid=_number(gid) or 0, home=home)
 
 
 def _groups(group: bytes) -> Iterator[_Group]:
     for name, *fields in _rows(group):
         _, gid, members, *_ = [*fields, "", "", ""]
-        yield _Group(name, _number(gid) or 0, tuple(filter(None, members.split(","))))
+        yield _Group(name=name, gid=_number(gid) or 0, members=tuple(filter(None, members.split(","))))
 
 
 def _rows(text: bytes) -> Iterator[list[str]]:
