@@ -20,7 +20,8 @@ from firekiln.machine.mountpoint import MountPoint, volumes_used
 from firekiln.machine.mountspec import MountSpec
 from firekiln.machine.names import random_id
 from firekiln.machine.spec import BlockDevice, SharedFolder
-from firekiln.machine.volumes import ANONYMOUS_LABEL, CONTENT, Volume, Volumes, anonymous, check_free
+from firekiln.machine.volumelock import check_free
+from firekiln.machine.volumes import ANONYMOUS_LABEL, CONTENT, Volume, Volumes, anonymous
 from firekiln.rootfs.lookup import resolve
 from firekiln.rootfs.tree import Directory, Tree
 from firekiln.store import Store
@@ -79,7 +80,7 @@ def attach(store: Store, specs: Sequence[MountSpec], folder: Path, *, can_share:
         for spec in specs:
             _attach(made, store, spec, folder, can_share=can_share)
         _check_modes(made)
-        check_free(store, volumes_used(made.points))
+        check_free(store.locks, volumes_used(made.points))
     except BaseException:
         made.discard(store)
         raise

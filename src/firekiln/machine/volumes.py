@@ -15,18 +15,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from firekiln.errors import ConflictError, FirekilnError, MachineError, UsageError
 from firekiln.machine.mountspec import is_volume_name, parse_size
+from firekiln.machine.volumelock import volume_lock
 from firekiln.rootfs.tree import Directory, Meta, Node
 from firekiln.store import Store
 from firekiln.store.durable import fsync_directory, fsync_file, store_errors
-from firekiln.store.locks import Lock, Locks, named
 from firekiln.values import dataclass
 
 ANONYMOUS_LABEL: Final = "com.docker.volume.anonymous"
@@ -134,7 +133,7 @@ class Volumes:
 
         A volume that some machine uses is left as it is. MachineError where the content doesn't fit.
         """
-        lock = self._store.locks.try_acquire(_offset(volume.name))
+        lock = self._store.locks.try_acquire(volume_lock(volume.name))
         if lock is None:
             return
         with lock:
@@ -143,7 +142,7 @@ class Volumes:
 
     def remove(self, volume: Volume) -> None:
         """Delete it. ConflictError where a machine runs with it. The caller has seen to it that none will want it."""
-        lock = self._store.locks.try_acquire(_offset(volume.name))
+        lock = self._store.locks.try_acquire(volume_lock(volume.name))
         if lock is None:
             raise ConflictError(f"remove {volume.name}: volume is in use by a running machine")
         with lock, store_errors(volume.folder, "cannot remove the volume"):
@@ -205,50 +204,11 @@ def write_drive(path: Path, parts: Mapping[str, Node], *, size: Size) -> None:
     ext4.write(root, path, size=ext4.Size(total=size.total, extra=size.extra), growth=False)
 
 
-@contextmanager
-def held(root: Path, used: Mapping[str, bool]) -> Iterator[None]:
-    """Keep the volumes `used` (by name: whether only read) from other machines. ConflictError where one has them.
-
-    A drive is no shared file system: two guests that write to it destroy it, and one that reads what another one
-    writes sees nonsense. So it is one machine's at a time, or any number's that only read.
-    """
-    locks = Locks(root / "lock")
-    with ExitStack() as stack:
-        for name, read_only in sorted(used.items()):
-            stack.enter_context(_take(locks, name, read_only=read_only))
-        yield
-
-
-def check_free(store: Store, used: Mapping[str, bool]) -> None:
-    """ConflictError where `held` would say so now: before anything is made for a machine."""
-    for name, read_only in used.items():
-        _take(store.locks, name, read_only=read_only).release()
-
-
 def anonymous(names: Iterable[str], store: Store) -> list[Volume]:
     """Those of the volumes `names` that are there and have no name but a number."""
     volumes = Volumes(store)
     found = (volumes.find(name) for name in names)
     return [volume for volume in found if volume is not None and volume.is_anonymous]
-
-
-def new_anonymous(volumes: Volumes, name: str, spec_labels: Mapping[str, str], options: Mapping[str, str]) -> Volume:
-    """A volume that goes with its machine, under a name that was drawn."""
-    return volumes.create(name, labels={**spec_labels, ANONYMOUS_LABEL: ""}, options=options)
-
-
-def _take(locks: Locks, name: str, *, read_only: bool) -> Lock:
-    lock = locks.try_acquire(_offset(name), shared=read_only)
-    if lock is None:
-        raise ConflictError(
-            f'volume "{name}" is in use by another running machine: a drive can be written by one at a time',
-            hint="stop that machine, or mount the volume read-only in all of them (NAME:/path:ro)",
-        )
-    return lock
-
-
-def _offset(name: str) -> int:
-    return named(f"volume {name}")
 
 
 def _is_empty(drive: Path) -> bool:

@@ -14,6 +14,7 @@ from firekiln.machine.mountspec import parse_mount, parse_tmpfs, parse_volume
 from firekiln.machine.settings import Settings
 from firekiln.machine.spec import MachineSpec
 from firekiln.machine.state import Record, State
+from firekiln.machine.volumelock import held
 from firekiln.machine.volumes import CONTENT, VolumeNotFoundError, Volumes, held
 from firekiln.machine.volumeuse import prune_volumes, remove_volume, volume_uses
 from firekiln.rootfs import ext4
@@ -132,7 +133,7 @@ def test_a_volume_is_free_when_its_holder_was_killed(store, tmp_path):
     prepared(store, tmp_path, "data:/a")
     code = f"""
 import pathlib, time
-from firekiln.machine.volumes import held
+from firekiln.machine.volumelock import held
 with held(pathlib.Path({str(store.root)!r}), {{"data": False}}):
     print("held", flush=True)
     time.sleep(60)

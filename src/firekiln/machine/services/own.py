@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from typing import Literal, TypeAlias
 
 from firekiln.errors import UsageError
@@ -16,6 +17,7 @@ from firekiln.rootfs.tree import Tree
 from firekiln.values import dataclass
 
 InitChoice: TypeAlias = Literal["auto", "firekiln", "image"]
+_INITS = ("init", "systemd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,11 @@ def own_init(
     service. `auto` does so only then: whoever runs `/sbin/init` wants that. UsageError for `image` where the image has
     none; MachineError where the process can't be a service of it.
     """
+    # By its name first: looking for it means reading the image, which most starts need not wait for.
+    if choice == "firekiln" or (choice == "auto" and posixpath.basename(process.argv[0]) not in _INITS):
+        return None
     runs_init = is_init(image, process.argv[0])
-    if choice == "firekiln" or (choice == "auto" and not runs_init):
+    if choice == "auto" and not runs_init:
         return None
     system = detect(image)
     if system is None:
@@ -49,6 +54,8 @@ def own_init(
     files: tuple[WrittenFile, ...] = (_machine_id(machine_id),)
     argv = process.argv
     if not runs_init:
+        if process.stdin or process.tty:
+            raise UsageError("--init=image: a service of the image's init has no terminal or standard input (-i, -t)")
         argv = (system.program,)
         files += _service_files(system, service_of(image, process, restart, stop_timeout=stop_timeout))
     init = Init(argv=argv, stop_signal=system.stop_signal, stop_argv=system.stop_argv)
