@@ -27,7 +27,7 @@ NOT_FOR_MACHINES = (
 """Docker's flags that speak of containers sharing the host's kernel: a machine has its own."""
 
 NOT_YET = (
-    "-v/--volume --mount --tmpfs --network --ip --mac-address --log-driver --log-opt --annotation --domainname"
+    "--network --ip --mac-address --log-driver --log-opt --annotation --domainname"
 ).split()
 """Docker's flags that a machine will have, and has not yet."""
 
@@ -69,6 +69,12 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
     (("--ulimit",), {"multiple": True, "metavar": "NAME=SOFT[:HARD]", "help": "A resource limit."}),
     (("--sysctl",), {"multiple": True, "metavar": "NAME=VALUE", "help": "A parameter of the machine's kernel."}),
     (("--shm-size",), {"metavar": "SIZE", "help": "The size of /dev/shm."}),
+    (
+        ("-v", "--volume"),
+        {"multiple": True, "metavar": "[SOURCE:]PATH[:ro]", "help": "Mount a volume, or a folder of this host."},
+    ),
+    (("--mount",), {"multiple": True, "metavar": "KEY=VALUE,…", "help": "The same, in words (type, source, target)."}),
+    (("--tmpfs",), {"multiple": True, "metavar": "PATH[:OPTIONS]", "help": "Mount memory."}),
     (("--read-only",), {"is_flag": True, "help": "Let the process find its root read-only."}),
     (("--health-cmd",), {"metavar": "COMMAND", "help": "A shell's line that says whether all is well."}),
     (("--health-interval",), {"metavar": "DURATION", "help": "Time between checks.  [default: 30s]"}),
@@ -82,7 +88,15 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
         ("--stop-timeout",),
         {"type": int, "default": 10, "metavar": "SECONDS", "help": "How long a stop waits before it kills."},
     ),
-    (("--init",), {"metavar": "WHICH", "hidden": True}),
+    (
+        ("--init",),
+        {
+            "metavar": "WHICH",
+            "type": click.Choice(["auto", "firekiln", "image"]),
+            "default": "auto",
+            "help": "Whose PID 1: firekiln's, or the image's with the command as its service (--init=image).",
+        },
+    ),
     (("--kernel",), {"metavar": "FILE", "help": "Boot this kernel (ELF or bzImage) in place of the store's."}),
     (("--disk-size",), {"metavar": "SIZE", "help": "The writable disk's size; it takes what is used.  [default: 10g]"}),
     (("--cidfile",), {"metavar": "FILE", "help": "Write the machine's id to this file."}),
@@ -170,13 +184,16 @@ def run_options(
     ulimit: Sequence[str],
     sysctl: Sequence[str],
     restart: str,
-    init: str | None,
+    volume: Sequence[str],
+    mount: Sequence[str],
+    tmpfs: Sequence[str],
     platform: str | None,
     **same: Any,
 ) -> RunOptions:
     """The command line's words as values. UsageError."""
     from firekiln.machine.contract import Restart  # noqa: PLC0415 - imported when used
     from firekiln.machine.dialogue import terminal_size  # noqa: PLC0415 - ditto
+    from firekiln.machine.mountspec import parse_mount, parse_tmpfs, parse_volume  # noqa: PLC0415 - ditto
     from firekiln.machine.options import RunOptions  # noqa: PLC0415 - ditto
     from firekiln.machine.process import Terminal  # noqa: PLC0415 - ditto
     from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY  # noqa: PLC0415 - ditto
@@ -185,8 +202,6 @@ def run_options(
     size = parse_size(memory, "--memory") if memory else DEFAULT_MEMORY
     if size < _SMALLEST_MEMORY:
         raise UsageError(f"--memory {memory} is too little to boot", hint="64m is the least")
-    if init not in (None, "firekiln"):
-        raise UsageError(f"--init={init}: not supported yet", hint="--init: PID 1 reaps children anyway")
     rows, columns = terminal_size(0) if tty else (0, 0)
     health = {name: same.pop(f"health_{name}") for name in _HEALTH}
     return RunOptions(
@@ -206,6 +221,7 @@ def run_options(
         labels=parse_labels(label, label_file),
         rlimits=tuple(map(parse_ulimit, ulimit)),
         sysctls=dict(map(_parse_sysctl, sysctl)),
+        mounts=(*map(parse_volume, volume), *map(parse_mount, mount), *map(parse_tmpfs, tmpfs)),
         restart=Restart.parse(restart),
         health=parse_health(**health),
         platform=Platform.parse(platform) if platform else None,

@@ -62,11 +62,12 @@ def wait(ctx: click.Context, machines: Sequence[str]) -> None:
 
 @click.command
 @click.option("-f", "--force", is_flag=True, help="Also machines that run: they are killed.")
+@click.option("-v", "--volumes", is_flag=True, help="Their volumes without a name too.")
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
-def rm(ctx: click.Context, force: bool, machines: Sequence[str]) -> None:
+def rm(ctx: click.Context, force: bool, volumes: bool, machines: Sequence[str]) -> None:
     """Remove machines and their disks."""
-    _each(ctx, machines, lambda machine: machine.remove(force=force), absent_is_error=not force)
+    _each(ctx, machines, lambda machine: machine.remove(force=force, volumes=volumes), absent_is_error=not force)
 
 
 @click.command

@@ -31,7 +31,7 @@ def machine_inspect(state: State, word: str) -> dict[str, Json]:
         "Driver": "erofs",
         "Platform": "linux",
         "HostConfig": _host_config(settings),
-        "Mounts": [],
+        "Mounts": [point.inspected() for point in settings.mounts],
         "Config": config,
         "NetworkSettings": _network_settings(settings.spec.network, running=record.status == "running"),
     }

@@ -82,8 +82,11 @@ class Machine:
         if "error" in answer:
             raise MachineError(f"{record.name}: {answer['error']}")
 
-    def remove(self, *, force: bool = False) -> None:
-        """Remove the machine and all that is its own. ConflictError where it runs and `force` is not given."""
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove the machine and all that is its own, with `volumes` also its volumes without a name.
+
+        ConflictError where it runs and `force` is not given.
+        """
         record = self.record
         if self._state.is_alive(self.id):
             if not force and record.status != "exited":
@@ -94,7 +97,7 @@ class Machine:
             if force:
                 control.ask(self._state.folder_of(self.id), {"do": "stop", "timeout": 0}, timeout=_ANSWER_DEADLINE)
             self._state.wait_until_ended(self.id)
-        discard(self._state, self.id)
+        discard(self._state, self.id, volumes=volumes)
 
     def logs(self, *, tail: int | None = None, follow: bool = False) -> Iterator[Line]:
         """What the process wrote, of that which is there the last `tail` lines; with `follow` on to its end."""

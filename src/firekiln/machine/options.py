@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firekiln.errors import UsageError
 from firekiln.machine.contract import Mount, Network, Restart, TmpfsMount
@@ -15,6 +15,10 @@ from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork
 from firekiln.oci.config import Healthcheck, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
+
+if TYPE_CHECKING:
+    from firekiln.machine.mountspec import MountSpec
+    from firekiln.machine.services import InitChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,8 @@ class RunOptions:
     /dev/shm) are in bytes, `stop_timeout` in seconds (negative: wait for ever). `publish` is as with Docker's `-p`;
     `publish_all` publishes what is exposed, `expose` being more of that. `stdin` gives the process a standard input,
     which with `stdin_once` ends when that of its first client does. `health` are the fields of a Healthcheck that
-    replace the image's. `hosts` are pairs of a name and an address, which may be `host-gateway`.
+    replace the image's. `hosts` are pairs of a name and an address, which may be `host-gateway`. `init` says whose init is
+    PID 1 (see `services.own_init`).
     """
 
     image: str
@@ -52,6 +57,8 @@ class RunOptions:
     stdin_once: bool = False
     tty: Terminal | None = None
     read_only: bool = False
+    mounts: tuple[MountSpec, ...] = ()
+    init: InitChoice = "auto"
     restart: Restart = field(default_factory=Restart)
     health: Mapping[str, Any] = field(default_factory=dict)
     no_healthcheck: bool = False

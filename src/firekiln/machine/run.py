@@ -10,8 +10,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from firekiln.errors import UsageError
+from firekiln.machine.attachments import SHARING, Attachments, attach
 from firekiln.machine.boards import board_of
 from firekiln.machine.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
 from firekiln.machine.drives import layer_drives, make_scratch
@@ -32,7 +36,8 @@ from firekiln.machine.options import (
     published,
 )
 from firekiln.machine.process import Process
-from firekiln.machine.qemu import GUEST_MODULES
+from firekiln.machine.qemu import GUEST_MODULES, PLACES
+from firekiln.machine.services import own_init
 from firekiln.machine.settings import Settings
 from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
 from firekiln.machine.state import MachineLock, Record, State
@@ -44,6 +49,8 @@ from firekiln.values import dataclass
 
 Progress = Callable[[str], None]
 _SCRATCH = "scratch"
+_OWN_PLACES = 3
+"""Virtio devices that every machine has beside its drives: channel, entropy, network."""
 _SHORT_ID = 12
 
 
@@ -62,11 +69,13 @@ def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: 
     ImageNotFoundError, ConflictError (name or port taken), UsageError, MachineError; then nothing is left.
     """
     store.check_writable()
-    with store.using_blobs():
-        return _create(store, options, progress)
+    with store.using_blobs(), ExitStack() as undo:
+        made = _create(store, options, progress, undo)
+        undo.pop_all()
+        return made
 
 
-def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
+def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitStack) -> Created:
     if options.name:
         check_name(options.name)
     image = store.images.get(options.image, options.platform)
@@ -83,13 +92,23 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
     sweep(state)
     folder = state.folder_of(machine_id)
     drives = layer_drives(store, image.layers)
+    tree = store.layers.merged(drives)
+    timeout = options.stop_timeout
+    init = own_init(options.init, tree, process, options.restart, machine_id=machine_id, stop_timeout=timeout)
+    can_share = kernel.kind == "own" or SHARING in kernel.features
+    attached = attach(store, combine(options.mounts, config.volumes), folder, can_share=can_share)
+    undo.callback(attached.discard, store)
+    for remark in attached.remarks:
+        progress(remark)
     spec = _spec(options, kernel=kernel, machine_id=machine_id, folder=folder, layers=drives, ports=ports)
+    spec = _attached(spec, attached)
     settings = Settings(
         spec=spec,
         kernel_digest=kernel.digest,
         stop_signal=process.stop_signal,
         stop_timeout=options.stop_timeout,
         auto_remove=options.auto_remove,
+        mounts=tuple(attached.points),
         open_stdin=options.stdin,
         stdin_once=options.stdin_once,
         tty=options.tty is not None,
@@ -111,6 +130,10 @@ def _create(store: Store, options: RunOptions, progress: Progress) -> Created:
     try:
         store.leases.hold(lease_name(machine_id), [*_blobs(image, drives), kernel.digest])
         document = _document(spec, options, process=process, health=health, hostname=hostname, layers=drives)
+        document = replace(document, mounts=(*document.mounts, *attached.mounts))
+        if init is not None:
+            document = replace(document, init=init.init, files=init.files)
+        attached.prepare(store, tree)
         with store_errors(folder, "cannot prepare the machine in"):
             write_initramfs(spec.initramfs, _base_initramfs(store, kernel), document)
         make_scratch(folder / _SCRATCH, options.disk_size)
@@ -192,6 +215,19 @@ def _spec(
         memory=options.memory,
         network=UserNetwork(mac=mac_address(machine_id), ports=ports),
     )
+
+
+def _attached(spec: MachineSpec, attached: Attachments) -> MachineSpec:
+    """With the drives and shares of its mounts. UsageError where there are too many."""
+    made = replace(spec, drives=(*spec.drives, *attached.drives), shares=tuple(attached.shares))
+    free = PLACES - _OWN_PLACES - len(spec.drives)
+    if len(made.drives) + len(made.shares) > PLACES - _OWN_PLACES:
+        raise UsageError(
+            f"{len(attached.drives) + len(attached.shares)} volumes and folders are too many: this machine has room for "
+            f"{free}",
+            hint="mount one folder that holds several, or build the image anew in fewer steps",
+        )
+    return made
 
 
 def _serial(number: int) -> str:

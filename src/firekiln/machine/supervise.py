@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from firekiln.errors import FirekilnError, MachineError
+from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError
 from firekiln.machine import control
 from firekiln.machine.accel import choose_qemu
 from firekiln.machine.clients import Clients
@@ -25,6 +25,7 @@ from firekiln.machine.ending import End
 from firekiln.machine.hostfacts import HostFacts
 from firekiln.machine.journal import note
 from firekiln.machine.live import Live, replaced, with_result, write_live
+from firekiln.machine.mountpoint import volumes_used
 from firekiln.machine.protocol import FrameType
 from firekiln.machine.reports import Exited, Health
 from firekiln.machine.settings import Settings
@@ -32,6 +33,7 @@ from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.stream import Stream, failure
 from firekiln.machine.supervisor import Hooks, Supervisor
 from firekiln.machine.vmm import Vmm
+from firekiln.machine.volumelock import held
 from firekiln.machine.wakeup import wakeup
 from firekiln.store import Store
 
@@ -163,7 +165,7 @@ def supervise(state: State, record: Record, lock: MachineLock, owner: socket.soc
         clients.adopt(owner)
         tell = _recorded(run, state, record, settings, clients)
         if settings.auto_remove:
-            discard(state, record.id)
+            discard(state, record.id, volumes=True)
         lock.release()
         tell()
 
@@ -173,7 +175,8 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
     try:
         facts = HostFacts(state.folder / "host.json")
         vmm = choose_qemu(settings.spec.kernel, settings.kernel_digest, facts, settings.spec.architecture)
-        end = run.run(clients, vmm)
+        with held(state.folder.parent, volumes_used(settings.mounts)):
+            end = run.run(clients, vmm)
     except FirekilnError as error:
         status, message, hint = error.exit_status, error.message, error.hint
         # As in Docker, what has never run remains what was created.
@@ -198,11 +201,24 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
     return lambda: clients.finish(end.status, FrameType.EXITED, code=end.status, error=end.error, oom=end.oom)
 
 
-def discard(state: State, machine_id: str) -> None:
-    """Forget a machine that does not run: its folder, its row, its hold on layers. Idempotent."""
+def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:
+    """Forget a machine that does not run: its folder, its row, its hold on layers; with `volumes` those of its volumes
+    that have no name of their own. Idempotent.
+    """
     with Store.open(state.folder.parent) as store:
+        used = _volumes_of(state, machine_id) if volumes else ()
         store.leases.release(lease_name(machine_id))
-    state.remove(machine_id)
+        state.remove(machine_id)
+        if used:
+            from firekiln.machine.volumeuse import remove_anonymous  # noqa: PLC0415 - most machines have none
+
+            remove_anonymous(store, used)
+
+
+def _volumes_of(state: State, machine_id: str) -> tuple[str, ...]:
+    with suppress(ContainerNotFoundError):
+        return tuple(volumes_used(Settings.decode(state.get(machine_id).settings).mounts))
+    return ()
 
 
 def abandon(state: State, machine_id: str) -> None:
@@ -211,7 +227,7 @@ def abandon(state: State, machine_id: str) -> None:
         with suppress(MachineError):  # a supervisor that has no socket yet is asked again
             control.ask(state.folder_of(machine_id), {"do": "stop", "timeout": 0}, timeout=_ANSWER_DEADLINE)
         time.sleep(_ASK_AGAIN)
-    discard(state, machine_id)
+    discard(state, machine_id, volumes=True)
 
 
 def sweep(state: State) -> None:
@@ -220,7 +236,7 @@ def sweep(state: State) -> None:
         return
     for record in state.list():
         if Settings.decode(record.settings).auto_remove and not state.is_alive(record.id):
-            discard(state, record.id)
+            discard(state, record.id, volumes=True)
 
 
 def lease_name(machine_id: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from firekiln.errors import ConflictError
 from firekiln.machine.mountpoint import volumes_used
 from firekiln.machine.settings import Settings
 from firekiln.machine.state import State
-from firekiln.machine.volumes import Volume, VolumeNotFoundError, Volumes
+from firekiln.machine.volumes import Volume, VolumeNotFoundError, Volumes, anonymous
 from firekiln.store import Store
 from firekiln.values import dataclass
 
@@ -40,6 +41,13 @@ def remove_volume(store: Store, name: str, *, force: bool = False) -> None:
         error.exit_status = 1
         raise error
     volumes.remove(volume)
+
+
+def remove_anonymous(store: Store, names: Iterable[str]) -> None:
+    """Remove those of the volumes `names` that have no name of their own, and that no other machine has."""
+    for volume in anonymous(names, store):
+        with suppress(ConflictError):
+            remove_volume(store, volume.name, force=True)
 
 
 def prune_volumes(store: Store, *, wanted: Callable[[Volume], bool]) -> list[tuple[str, int]]:
