@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 
 #include "clock.h"
 #include "file.h"
+#include "format.h"
 #include "log.h"
 
 #define PORTS "/sys/class/virtio-ports"
@@ -50,7 +50,7 @@ static bool port_bears(const char *port, const char *name)
 	size_t length;
 	bool same;
 
-	snprintf(path, sizeof path, PORTS "/%s/name", port);
+	format_text(path, sizeof path, PORTS "/%s/name", port);
 	text = file_read(path, 4096, &length);
 	if (!text)
 		return false;
@@ -72,7 +72,7 @@ static int open_port(const char *name)
 
 		if (entry->d_name[0] == '.' || !port_bears(entry->d_name, name))
 			continue;
-		snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+		format_text(path, sizeof path, "/dev/%s", entry->d_name);
 		fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	}
 	if (ports)
@@ -186,7 +186,7 @@ void channel_printf(struct channel *channel, enum frame_type type, unsigned proc
 	int length;
 
 	va_start(arguments, format);
-	length = vsnprintf(text, sizeof text, format, arguments);
+	length = format_arguments(text, sizeof text, format, arguments);
 	va_end(arguments);
 	if (length > 0 && length < (int)sizeof text)
 		channel_send(channel, type, process, text, (size_t)length);

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "format.h"
 #include "tar.h"
 #include "text.h"
 
@@ -26,7 +26,7 @@ static void base_name(const char *path, char name[NAME_MAX + 1])
 		end--;
 	for (start = end; start > 0 && path[start - 1] != '/';)
 		start--;
-	snprintf(name, NAME_MAX + 1, "%.*s", (int)(end - start), path + start);
+	format_text(name, NAME_MAX + 1, "%.*s", (int)(end - start), path + start);
 	if (end == 1 && *path == '/')
 		strcpy(name, "/");
 }

@@ -3,11 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "format.h"
 
 #define MAX_LINKS 16 /* symbolic links to nowhere, one leading to another */
 
@@ -139,9 +140,9 @@ static int make_linked(const char *path, int links)
 		return errno == EINVAL ? 0 : -1; /* something else: whoever uses it will say what */
 	target[length] = '\0';
 	if (*target == '/' || !slash)
-		snprintf(joined, sizeof joined, "%s", target);
+		format_text(joined, sizeof joined, "%s", target);
 	else
-		snprintf(joined, sizeof joined, "%.*s/%s", (int)(slash - path), path, target);
+		format_text(joined, sizeof joined, "%.*s/%s", (int)(slash - path), path, target);
 	return make_directory(joined, links - 1);
 }
 
@@ -187,7 +188,7 @@ int directory_make_parent(const char *path)
 
 	if (!slash || slash == path)
 		return 0;
-	if (snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path) >= (int)sizeof parent) {
+	if (format_text(parent, sizeof parent, "%.*s", (int)(slash - path), path) >= (int)sizeof parent) {
 		errno = ENAMETOOLONG;
 		return -1;
 	}

@@ -1,14 +1,15 @@
 #include "identity.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "file.h"
+#include "format.h"
 #include "log.h"
+#include "text.h"
 #include "volumes.h"
 
 /* The beginning of dockerd's /etc/hosts. */
@@ -19,64 +20,70 @@ static const char hosts_head[] = "127.0.0.1\tlocalhost\n"
 				 "ff02::1\tip6-allnodes\n"
 				 "ff02::2\tip6-allrouters\n";
 
-/* Close the stream that filled `text` and put it in the file's place. */
-static void publish(FILE *stream, char **text, size_t *length, const char *path)
+/* Room for any file that the document can ask for; what stays unused of it costs nothing. */
+#define FILE_ROOM (DOCUMENT_LIMIT + 4096)
+
+static struct text begin_file(void)
 {
-	if (!stream || fclose(stream) || file_replace(path, *text, *length, 0644))
-		log_line(LOG_LEVEL_WARNING, "%s: %s", path, strerror(errno));
-	free(*text);
-	*text = NULL;
+	char *room = malloc(FILE_ROOM);
+
+	return room ? text_in(room, FILE_ROOM) : (struct text){ .full = true };
 }
 
-static void write_words(FILE *stream, const char *keyword, const struct json *list)
+/* Put it in the file's place. */
+static void publish(struct text *text, const char *path)
+{
+	if (!text->start || file_replace(path, text->start, text->length, 0644))
+		log_line(LOG_LEVEL_WARNING, "%s: %s", path, strerror(errno));
+	free(text->start);
+}
+
+static void write_words(struct text *text, const char *keyword, const struct json *list)
 {
 	if (!list || !list->first)
 		return;
-	fputs(keyword, stream);
+	text_printf(text, "%s", keyword);
 	for (const struct json *item = list->first; item; item = item->next)
 		if (item->type == JSON_STRING)
-			fprintf(stream, " %s", item->string);
-	fputc('\n', stream);
+			text_printf(text, " %s", item->string);
+	text_printf(text, "\n");
 }
 
 static void write_resolv_conf(const struct machine *machine)
 {
-	char *text = NULL;
-	size_t length;
-	FILE *stream = open_memstream(&text, &length);
+	struct text text = begin_file();
 
-	for (const struct json *item = machine->nameservers->first; stream && item; item = item->next)
+	for (const struct json *item = machine->nameservers->first; text.start && item; item = item->next)
 		if (item->type == JSON_STRING)
-			fprintf(stream, "nameserver %s\n", item->string);
-	if (stream) {
-		write_words(stream, "search", machine->search);
-		write_words(stream, "options", machine->options);
+			text_printf(&text, "nameserver %s\n", item->string);
+	if (text.start) {
+		write_words(&text, "search", machine->search);
+		write_words(&text, "options", machine->options);
 	}
-	publish(stream, &text, &length, "/etc/resolv.conf");
+	publish(&text, "/etc/resolv.conf");
 }
 
 static void write_hosts(const struct machine *machine)
 {
-	char *text = NULL;
-	size_t length;
-	FILE *stream = open_memstream(&text, &length);
+	struct text text = begin_file();
 
-	if (stream) {
+	if (text.start) {
 		const struct json *hosts = machine->hosts;
 
-		fputs(hosts_head, stream);
+		text_printf(&text, "%s", hosts_head);
 		for (const struct json *item = hosts ? hosts->first : NULL; item; item = item->next)
-			fprintf(stream, "%s\t%s\n", json_string(item, "address", ""), json_string(item, "name", ""));
+			text_printf(&text, "%s\t%s\n", json_string(item, "address", ""),
+				    json_string(item, "name", ""));
 		if (machine->interface_count)
-			fprintf(stream, "%s\t%s\n", machine->interfaces[0].address, machine->hostname);
+			text_printf(&text, "%s\t%s\n", machine->interfaces[0].address, machine->hostname);
 	}
-	publish(stream, &text, &length, "/etc/hosts");
+	publish(&text, "/etc/hosts");
 }
 
 void identity_write(const struct machine *machine)
 {
 	char line[256];
-	int length = snprintf(line, sizeof line, "%s\n", machine->hostname);
+	int length = format_text(line, sizeof line, "%s\n", machine->hostname);
 
 	if (sethostname(machine->hostname, strlen(machine->hostname)))
 		log_line(LOG_LEVEL_WARNING, "hostname %s: %s", machine->hostname, strerror(errno));

@@ -1,8 +1,9 @@
 #include "json.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
+
+#include "format.h"
 
 struct parser {
 	char *at, *end;
@@ -330,7 +331,7 @@ size_t json_quote_bytes(const char *text, size_t *length, bool exact, char *out,
 			out[used++] = '\\';
 			out[used++] = (char)*at;
 		} else if (*at < 0x20 || *at == 0x7F || !whole) {
-			used += (size_t)sprintf(out + used, "\\u%04x",
+			used += (size_t)format_text(out + used, size - used, "\\u%04x",
 						whole ? *at : exact ? 0xDC00 + *at : 0xFFFD);
 		} else {
 			memcpy(out + used, at, whole);

@@ -2,9 +2,10 @@
 
 #include <fcntl.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "format.h"
 
 static int log_fd = -1;
 static void (*also)(const char *text);
@@ -23,10 +24,10 @@ void log_line(enum log_level level, const char *format, ...)
 {
 	char line[900]; /* the kernel takes a little less than 1 KiB */
 	va_list arguments;
-	int head = snprintf(line, sizeof line, "<%d>firekiln: ", level);
+	int head = format_text(line, sizeof line, "<%d>firekiln: ", level);
 
 	va_start(arguments, format);
-	vsnprintf(line + head, sizeof line - (size_t)head, format, arguments);
+	format_arguments(line + head, sizeof line - (size_t)head, format, arguments);
 	va_end(arguments);
 	if (also && level >= LOG_LEVEL_WARNING) /* what is worse ends the machine, and has a frame of its own */
 		also(line + head);

@@ -10,7 +10,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/reboot.h>
@@ -138,7 +137,9 @@ int main(void)
 	struct failure failure;
 
 	if (getpid() != 1) {
-		fputs("firekiln: this is the first process of a machine, and nothing for people to start\n", stderr);
+		static const char text[] = "firekiln: the first process of a machine, nothing for people to start\n";
+
+		file_write_all(STDERR_FILENO, text, sizeof text - 1);
 		return STATUS_MACHINE;
 	}
 	service_block_signals();

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -13,6 +12,7 @@
 #include "clock.h"
 #include "cmdline.h"
 #include "file.h"
+#include "format.h"
 #include "log.h"
 #include "volumes.h"
 
@@ -53,7 +53,7 @@ static bool bears(int index, const char *serial)
 	size_t length;
 	bool same;
 
-	snprintf(path, sizeof path, "/sys/block/vd%c/serial", 'a' + index);
+	format_text(path, sizeof path, "/sys/block/vd%c/serial", 'a' + index);
 	text = file_read(path, 4096, &length);
 	same = text && !strcmp(text, serial);
 	free(text);
@@ -68,7 +68,7 @@ int mounts_find_drive(const struct drive *drive, char path[16], struct failure *
 		for (int index = 0; index < 26; index++) {
 			bool wanted = drive->serial ? bears(index, drive->serial) : index == drive->index;
 
-			snprintf(path, 16, "/dev/vd%c", 'a' + index);
+			format_text(path, 16, "/dev/vd%c", 'a' + index);
 			if (wanted && !access(path, F_OK))
 				return 0;
 		}
@@ -100,8 +100,8 @@ static int make_upper(const char *scratch, const char *like, struct failure *fai
 	char upper[64], work[64];
 	struct stat status;
 
-	snprintf(upper, sizeof upper, "%s/upper", scratch);
-	snprintf(work, sizeof work, "%s/work", scratch);
+	format_text(upper, sizeof upper, "%s/upper", scratch);
+	format_text(work, sizeof work, "%s/work", scratch);
 	if (mkdir(work, 0700) && errno != EEXIST)
 		return fail(failure, "root", errno, "the scratch drive");
 	if (mkdir(upper, 0755)) {
@@ -127,21 +127,21 @@ static int mount_scratch(const struct machine *machine, struct failure *failure)
 /* Mount every layer and name them in overlay's order, the topmost first. `top` receives that one's path. */
 static int mount_layers(const struct machine *machine, char *options, char *top, struct failure *failure)
 {
-	size_t used = (size_t)sprintf(options, "lowerdir=");
+	size_t used = (size_t)format_text(options, OPTIONS_SIZE, "lowerdir=");
 
 	for (size_t i = machine->layer_count; i-- > 0;) {
 		char target[32];
 
-		sprintf(target, "/layer%zu", i);
+		format_text(target, sizeof target, "/layer%zu", i);
 		if (mount_drive(&machine->layers[i], target, "erofs", MS_RDONLY, failure))
 			return -1;
 		if (i == machine->layer_count - 1)
 			strcpy(top, target);
-		used += (size_t)sprintf(options + used, "%s%s", i == machine->layer_count - 1 ? "" : ":", target);
+		used += (size_t)format_text(options + used, OPTIONS_SIZE - used, "%s%s", i == machine->layer_count - 1 ? "" : ":", target);
 	}
 	if (!machine->layer_count) {
 		strcpy(top, "/empty");
-		sprintf(options + used, "%s", top);
+		format_text(options + used, OPTIONS_SIZE - used, "%s", top);
 		if (mkdir(top, 0755))
 			return fail(failure, "root", errno, "an empty root");
 	}
@@ -154,7 +154,7 @@ static int carry_mount(const char *root, const char *name, struct failure *failu
 	char target[64];
 	struct stat status;
 
-	snprintf(target, sizeof target, "%s%s", root, name);
+	format_text(target, sizeof target, "%s%s", root, name);
 	if (mkdir(target, 0755) && errno != EEXIST)
 		return fail(failure, "mount", errno, "%s of the image", name);
 	if (lstat(target, &status) || !S_ISDIR(status.st_mode))
@@ -173,7 +173,7 @@ void mounts_empty_initramfs(void)
 	while (rest && (line = strsep(&rest, "\n"))) {
 		char path[256];
 
-		snprintf(path, sizeof path, "/firekiln/modules/%s", strsep(&line, " "));
+		format_text(path, sizeof path, "/firekiln/modules/%s", strsep(&line, " "));
 		unlink(path);
 	}
 	free(list);

@@ -4,13 +4,13 @@
 #include <errno.h>
 #include <net/if.h>
 #include <net/route.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "file.h"
+#include "format.h"
 
 static bool to_address(const char *text, struct sockaddr *address)
 {
@@ -35,7 +35,7 @@ static int configure(int fd, const struct interface *interface, struct failure *
 	struct ifreq request = { 0 };
 	struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
 
-	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface->name);
+	format_text(request.ifr_name, sizeof request.ifr_name, "%s", interface->name);
 	if (interface->mtu) {
 		request.ifr_mtu = interface->mtu;
 		if (ioctl(fd, SIOCSIFMTU, &request))

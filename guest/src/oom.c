@@ -3,13 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "decimal.h"
 #include "file.h"
+#include "format.h"
 
 #define RECORD_SIZE 8192 /* of the kernel's log: CONSOLE_EXT_LOG_MAX */
 
@@ -19,7 +20,7 @@ static long long count_kills(void)
 	size_t length;
 	char *text = file_read("/proc/vmstat", 1 << 20, &length);
 	char *line = text ? strstr(text, "\noom_kill ") : NULL;
-	long long count = line ? atoll(line + strlen("\noom_kill ")) : 0;
+	long long count = line ? decimal_parse(line + strlen("\noom_kill "), NULL) : 0;
 
 	free(text);
 	return count;
@@ -34,7 +35,7 @@ static int log_names(pid_t pid)
 
 	if (fd < 0)
 		return -1;
-	snprintf(words, sizeof words, "Killed process %d (", (int)pid);
+	format_text(words, sizeof words, "Killed process %d (", (int)pid);
 	while (found == 0 && ((count = read(fd, record, RECORD_SIZE)) > 0 || errno == EPIPE)) {
 		if (count <= 0)
 			continue; /* overwritten while we read: the next is the oldest that is left */

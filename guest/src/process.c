@@ -2,12 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -19,6 +17,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "format.h"
 
 #ifndef TIOCGPTPEER /* linux/tty.h, since 4.13; musl has no name for it */
 #define TIOCGPTPEER _IO('T', 0x41)
@@ -56,7 +55,7 @@ static char **complete(char **env, const char *home)
 	for (size_t i = 0; made && i < count; i++)
 		if (strncmp(env[i], "HOME=", 5))
 			made[used++] = env[i];
-	snprintf(line, sizeof line, "HOME=%s", home);
+	format_text(line, sizeof line, "HOME=%s", home);
 	if (made)
 		made[used] = line;
 	return made;
@@ -80,7 +79,7 @@ static bool executable(const char *path)
 		errno = EISDIR;
 		return false;
 	}
-	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
+	return syscall(SYS_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
 }
 
 /* Go's exec.LookPath: a name with a slash as it is, another in PATH's directories. */
@@ -91,7 +90,7 @@ static int find_program(const char *name, const char *path, char found[PATH_MAX]
 	if (!*path)
 		path = NULL;
 	if (strchr(name, '/')) {
-		snprintf(found, PATH_MAX, "%s", name);
+		format_text(found, PATH_MAX, "%s", name);
 		return executable(name) ? 0 : refuse_exec(failure, errno, name);
 	}
 	for (const char *end; *name && path; path = end) { /* an empty element is the working directory */
@@ -100,7 +99,7 @@ static int find_program(const char *name, const char *path, char found[PATH_MAX]
 		end = strchrnul(path, ':');
 		length = (int)(end - path);
 		end = *end ? end + 1 : NULL;
-		if (snprintf(found, PATH_MAX, "%.*s/%s", length ? length : 1, length ? path : ".", name) >= PATH_MAX)
+		if (format_text(found, PATH_MAX, "%.*s/%s", length ? length : 1, length ? path : ".", name) >= PATH_MAX)
 			continue;
 		if (executable(found))
 			return 0;
@@ -125,6 +124,13 @@ static int set_limits(const struct process_config *config, struct failure *failu
 	return 0;
 }
 
+/* As system calls, since libc would have every thread do it, of which we have one. */
+static int become_user(const struct user *user)
+{
+	return syscall(SYS_setgroups, user->group_count, user->groups) || syscall(SYS_setgid, user->gid) ||
+	       syscall(SYS_setuid, user->uid);
+}
+
 /* In the child: become what the document says and execute. Returns on failure only. */
 static int become(const struct process_config *config, const struct user *user, struct failure *failure)
 {
@@ -141,7 +147,7 @@ static int become(const struct process_config *config, const struct user *user, 
 		return -1;
 	if ((config->make_cwd && directory_make(config->cwd)) || chdir(config->cwd))
 		return fail(failure, "cwd", errno, "chdir to cwd (\"%s\")", config->cwd);
-	if (setgroups(user->group_count, user->groups) || setgid(user->gid) || setuid(user->uid))
+	if (become_user(user))
 		return fail(failure, "user", errno, "becoming uid %u, gid %u", user->uid, user->gid);
 	if (find_program(config->argv[0], path ? path : DEFAULT_PATH, program, failure))
 		return -1;

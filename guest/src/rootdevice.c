@@ -3,12 +3,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "cmdline.h"
+#include "format.h"
 
 #define WAIT_MS 5000
 #define POLL_MS 1
@@ -23,7 +23,7 @@
 static void uuid_text(const unsigned char uuid[UUID_SIZE], char text[37])
 {
 	for (int i = 0; i < UUID_SIZE; i++)
-		text += sprintf(text, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+		text += format_text(text, 4, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 }
 
 bool root_has_uuid(const char *path, const char *uuid)
@@ -52,7 +52,7 @@ static bool search(const char *uuid, char *device, size_t size)
 	while (folder && !found && (entry = readdir(folder))) {
 		if (*entry->d_name == '.')
 			continue;
-		snprintf(device, size, "/dev/%s", entry->d_name);
+		format_text(device, size, "/dev/%s", entry->d_name);
 		found = root_has_uuid(device, uuid);
 	}
 	if (folder)
@@ -72,7 +72,7 @@ int root_device(char *device, size_t size, struct failure *failure)
 	if (!by_uuid && strncmp(wanted, "/dev/", 5))
 		return fail(failure, "root", 0, "root=%s: it is a drive's name, as in root=/dev/vda, or UUID=", wanted);
 	if (!by_uuid)
-		snprintf(device, size, "%s", wanted);
+		format_text(device, size, "%s", wanted);
 	while (by_uuid ? !search(wanted + 5, device, size) : access(device, F_OK)) {
 		if (clock_ms() >= deadline && !cmdline_word("rootwait"))
 			return fail(failure, "root", 0, "the root file system's drive %s did not appear", wanted);

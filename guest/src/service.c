@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -13,6 +12,8 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "file.h"
+#include "format.h"
 #include "log.h"
 #include "orders.h"
 
@@ -137,15 +138,21 @@ static void await_room(struct service *service);
 static void tell_console(const struct task *task)
 {
 	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	char line[sizeof task->failure->message + 32];
+	int length;
 
 	if (fd < 0)
 		return;
 	if (task->failed)
-		dprintf(fd, "firekiln: %s\n", task->failure ? task->failure->message : "out of memory");
+		length = format_text(line, sizeof line, "firekiln: %s\n",
+				     task->failure ? task->failure->message : "out of memory");
 	else if (WIFSIGNALED(task->status))
-		dprintf(fd, "firekiln: the process was ended by signal %d\n", WTERMSIG(task->status));
+		length = format_text(line, sizeof line, "firekiln: the process was ended by signal %d\n",
+				     WTERMSIG(task->status));
 	else
-		dprintf(fd, "firekiln: the process ended with status %d\n", WEXITSTATUS(task->status));
+		length = format_text(line, sizeof line, "firekiln: the process ended with status %d\n",
+				     WEXITSTATUS(task->status));
+	file_write_all(fd, line, (size_t)length);
 	tcdrain(fd);
 	close(fd);
 }

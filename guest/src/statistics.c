@@ -1,17 +1,18 @@
 #include "statistics.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <limits.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "decimal.h"
 #include "file.h"
+#include "format.h"
 #include "protocol.h"
 #include "text.h"
 #include "users.h"
@@ -21,6 +22,7 @@
 #define PTS_MAJOR 136 /* linux/major.h: UNIX98_PTY_SLAVE_MAJOR */
 #define KTHREAD 0x00200000 /* linux/sched.h: PF_KTHREAD */
 #define SECTOR 512
+#define TICKS 100 /* a second: USER_HZ, on every architecture that we know */
 
 static char *read_proc(const char *path)
 {
@@ -37,7 +39,7 @@ static long long value_of(const char *text, const char *key)
 	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (!strncmp(line, key, length))
-			return strtoll(line + length, NULL, 10);
+			return decimal_parse(line + length + strspn(line + length, " "), NULL);
 	}
 	return 0;
 }
@@ -49,7 +51,7 @@ static bool read_numbers(const char *text, long long *numbers, int count)
 		text += strspn(text, " ");
 		if (!*text || *text == '\n')
 			return false;
-		numbers[i] = strtoll(text, NULL, 10);
+		numbers[i] = decimal_parse(text, NULL);
 		text += strcspn(text, " \n");
 	}
 	return true;
@@ -68,11 +70,11 @@ struct process_state {
 static bool read_state(int pid, struct process_state *state)
 {
 	enum { STATE, PPID, TTY = 4, FLAGS = 6, USER = 11, SYSTEM, THREADS = 17, START = 19, RSS = 21, FIELDS };
-	long long field[FIELDS], ticks = sysconf(_SC_CLK_TCK);
+	long long field[FIELDS], ticks = TICKS;
 	char path[64], *text, *at;
 	bool whole;
 
-	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	format_text(path, sizeof path, "/proc/%d/stat", pid);
 	text = read_proc(path);
 	at = text ? strrchr(text, ')') : NULL;
 	whole = at && read_numbers(at + 1, field, FIELDS);
@@ -86,7 +88,7 @@ static bool read_state(int pid, struct process_state *state)
 					 .threads = field[THREADS],
 					 .cpu_ms = (field[USER] + field[SYSTEM]) * 1000 / ticks,
 					 .start_ms = field[START] * 1000 / ticks,
-					 .rss = field[RSS] * sysconf(_SC_PAGESIZE) };
+					 .rss = field[RSS] * (long long)getauxval(AT_PAGESZ) };
 	return true;
 }
 
@@ -97,10 +99,10 @@ static void for_each_process(void (*each)(void *context, const struct process_st
 	struct dirent *entry;
 
 	while (folder && (entry = readdir(folder))) {
+		int pid = (int)decimal_parse(entry->d_name, NULL);
 		struct process_state state;
 
-		if (isdigit((unsigned char)*entry->d_name) && atoi(entry->d_name) != getpid() &&
-		    read_state(atoi(entry->d_name), &state) && !(state.flags & KTHREAD))
+		if (pid > 0 && pid != getpid() && read_state(pid, &state) && !(state.flags & KTHREAD))
 			each(context, &state);
 	}
 	if (folder)
@@ -123,7 +125,7 @@ static void put_cpu(struct text *text)
 {
 	char *info = read_proc("/proc/stat");
 	enum { USER = 1, NICE, SYSTEM, IDLE, IOWAIT, FIELDS }; /* behind the word "cpu" */
-	long long field[FIELDS] = { 0 }, tick = 1000 / sysconf(_SC_CLK_TCK);
+	long long field[FIELDS] = { 0 }, tick = 1000 / TICKS;
 
 	if (info)
 		read_numbers(info, field, FIELDS);
@@ -227,7 +229,7 @@ static void put_owner(struct listing *listing, int pid)
 	char path[64], name[256];
 	struct stat status = { .st_uid = 0 };
 
-	snprintf(path, sizeof path, "/proc/%d", pid);
+	format_text(path, sizeof path, "/proc/%d", pid);
 	stat(path, &status);
 	text_printf(&listing->text, ",\"uid\":%u,\"user\":", status.st_uid);
 	if (user_name(listing->passwd, status.st_uid, name, sizeof name))
@@ -241,7 +243,7 @@ static void put_argv(struct listing *listing, int pid)
 	char path[64], words[ARGV_LIMIT];
 	size_t length = 0;
 
-	snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+	format_text(path, sizeof path, "/proc/%d/cmdline", pid);
 	length = file_read_some(path, words, sizeof words);
 	text_printf(&listing->text, ",\"argv\":[");
 	for (size_t at = 0; at < length;) {

@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,7 +8,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "decimal.h"
 #include "file.h"
+#include "format.h"
 #include "tar.h"
 #include "tarformat.h"
 
@@ -127,8 +128,8 @@ static bool copy_name(char *name, const char *value, size_t length)
 /* "SECONDS.FRACTION", perhaps negative. `value` is followed by a newline. */
 static struct timespec parse_time(const char *value)
 {
-	char *rest;
-	long long seconds = strtoll(value, &rest, 10);
+	const char *rest;
+	long long seconds = decimal_parse(value, &rest);
 	long nanoseconds = 0, digit = 100000000;
 
 	if (*rest == '.')
@@ -154,13 +155,13 @@ static bool take_record(struct entry *entry, const char *key, const char *value,
 	if (is(key, "linkpath"))
 		return entry->has_link = copy_name(entry->link, value, length);
 	if (is(key, "size"))
-		entry->size = strtoull(value, NULL, 10), entry->has_size = true;
+		entry->size = (unsigned long long)decimal_parse(value, NULL), entry->has_size = true;
 	else if (is(key, "mtime"))
 		entry->mtime = parse_time(value), entry->has_mtime = true;
 	else if (is(key, "uid"))
-		entry->uid_number = strtoull(value, NULL, 10), entry->has_uid = true;
+		entry->uid_number = (unsigned long long)decimal_parse(value, NULL), entry->has_uid = true;
 	else if (is(key, "gid"))
-		entry->gid_number = strtoull(value, NULL, 10), entry->has_gid = true;
+		entry->gid_number = (unsigned long long)decimal_parse(value, NULL), entry->has_gid = true;
 	return !entry->has_size || entry->size <= LLONG_MAX;
 }
 
@@ -249,7 +250,7 @@ static int set_xattrs(struct reader *reader, const char *path)
 			break; /* they were looked at before */
 		if (strncmp(key, TAR_XATTR, prefix) || (size_t)(value - 1 - key) - prefix > TAR_XATTR_NAME)
 			continue;
-		snprintf(name, sizeof name, "%.*s", (int)(value - 1 - key - (ptrdiff_t)prefix), key + prefix);
+		format_text(name, sizeof name, "%.*s", (int)(value - 1 - key - (ptrdiff_t)prefix), key + prefix);
 		if (lsetxattr(path, name, value, length, 0) && errno != ENOTSUP)
 			return fail(reader->failure, "file", errno, "%s of %s", name, entry->name);
 	}

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "format.h"
 #include "tar.h"
 #include "tarformat.h"
 
@@ -63,14 +63,14 @@ static int add_record(struct writer *writer, const char *key, const char *value,
 	size_t rest = strlen(key) + length + 3, total = rest + 1;
 	char digits[24], *grown;
 
-	while ((size_t)snprintf(digits, sizeof digits, "%zu", total) + rest != total)
+	while ((size_t)format_text(digits, sizeof digits, "%zu", total) + rest != total)
 		total = rest + strlen(digits);
 	grown = realloc(writer->pax, writer->pax_length + total + 1);
 	if (!grown)
 		return refuse(writer, ENOMEM);
 	writer->pax = grown;
 	grown += writer->pax_length;
-	grown += sprintf(grown, "%zu %s=", total, key);
+	grown += format_text(grown, total, "%zu %s=", total, key);
 	memcpy(grown, value, length);
 	grown[length] = '\n';
 	writer->pax_length += total;
@@ -81,7 +81,7 @@ static int add_number(struct writer *writer, const char *key, unsigned long long
 {
 	char text[24];
 
-	return add_record(writer, key, text, (size_t)sprintf(text, "%llu", value));
+	return add_record(writer, key, text, (size_t)format_text(text, sizeof text, "%llu", value));
 }
 
 static int add_mtime(struct writer *writer, const struct timespec *time)
@@ -95,7 +95,7 @@ static int add_mtime(struct writer *writer, const struct timespec *time)
 		nanoseconds = 1000000000 - nanoseconds;
 	}
 	return add_record(writer, "mtime", text,
-			  (size_t)sprintf(text, "%s%lld.%09ld", time->tv_sec < 0 && !seconds ? "-" : "", seconds,
+			  (size_t)format_text(text, sizeof text, "%s%lld.%09ld", time->tv_sec < 0 && !seconds ? "-" : "", seconds,
 					  nanoseconds));
 }
 
@@ -109,7 +109,7 @@ static int add_xattrs(struct writer *writer, const char *path, bool follow)
 		ssize_t got = follow ? getxattr(path, name, value, sizeof value) :
 				       lgetxattr(path, name, value, sizeof value);
 
-		snprintf(key, sizeof key, TAR_XATTR "%s", name);
+		format_text(key, sizeof key, TAR_XATTR "%s", name);
 		if (got >= 0 && add_record(writer, key, value, (size_t)got))
 			return -1;
 	}
@@ -230,7 +230,7 @@ static int put_children(struct writer *writer, int depth)
 	while (!result && (entry = readdir(folder))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		if (snprintf(writer->name + length, sizeof writer->name - length, "%s", entry->d_name) >=
+		if (format_text(writer->name + length, sizeof writer->name - length, "%s", entry->d_name) >=
 		    (int)(sizeof writer->name - length))
 			result = refuse(writer, ENAMETOOLONG);
 		else
@@ -291,7 +291,7 @@ int tar_write(int fd, const char *path, const char *name, bool follow, struct fa
 
 	writer.fd = fd;
 	writer.failure = failure;
-	if (snprintf(writer.name, sizeof writer.name, "%s", name) >= (int)sizeof writer.name)
+	if (format_text(writer.name, sizeof writer.name, "%s", name) >= (int)sizeof writer.name)
 		return refuse(&writer, ENAMETOOLONG);
 	return put_any(&writer, path, follow, DEPTH_LIMIT) || put(&writer, end, sizeof end) ? -1 : 0;
 }

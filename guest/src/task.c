@@ -4,13 +4,13 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "format.h"
 #include "log.h"
 #include "oom.h"
 #include "text.h"
@@ -242,7 +242,7 @@ void task_tell_start(struct task *task, struct channel *channel, unsigned long r
 		return;
 	task->started = true;
 	if (restarts)
-		snprintf(tail, sizeof tail, ",\"restarts\":%lu", restarts);
+		format_text(tail, sizeof tail, ",\"restarts\":%lu", restarts);
 	channel_printf(channel, FRAME_STARTED, task->number, "{\"pid\":%d,\"uid\":%u,\"uptime_ms\":%lld%s}",
 		       task->process.pid, task->uid, clock_ms(), tail);
 }
@@ -274,7 +274,7 @@ void task_tell_end(const struct task *task, struct channel *channel, long long a
 	}
 	oom = !task->ordered && oom_killed(task->process.pid, task->status);
 	if (again >= 0)
-		snprintf(tail, sizeof tail, ",\"again\":%lld", again);
+		format_text(tail, sizeof tail, ",\"again\":%lld", again);
 	channel_printf(channel, FRAME_EXITED, task->number, "{\"%s\":%d,\"oom\":%s%s}", signaled ? "signal" : "code",
 		       signaled ? WTERMSIG(task->status) : WEXITSTATUS(task->status), oom ? "true" : "false", tail);
 }

@@ -1,9 +1,9 @@
 #include "text.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "format.h"
 #include "json.h"
 
 struct text text_in(char *start, size_t size)
@@ -19,7 +19,7 @@ void text_printf(struct text *text, const char *format, ...)
 	int length;
 
 	va_start(arguments, format);
-	length = vsnprintf(text->start + text->length, room, format, arguments);
+	length = format_arguments(text->start + text->length, room, format, arguments);
 	va_end(arguments);
 	if (length < 0 || (size_t)length >= room) {
 		text->start[text->length] = '\0';

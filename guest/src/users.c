@@ -2,11 +2,11 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "file.h"
+#include "format.h"
 
 #define FILE_LIMIT (16 << 20)
 #define FIELDS 7
@@ -110,7 +110,7 @@ static int find_user(const struct wanted *wanted, const char *passwd, struct use
 		user->uid = (uid_t)lenient(fields[2]);
 		user->gid = (gid_t)lenient(fields[3]);
 		if (fields[5].length)
-			snprintf(user->home, sizeof user->home, "%.*s", (int)fields[5].length, fields[5].start);
+			format_text(user->home, sizeof user->home, "%.*s", (int)fields[5].length, fields[5].start);
 		return 0;
 	}
 	if (!wanted->user.length)
@@ -228,7 +228,7 @@ bool user_name(const char *passwd, uid_t uid, char *name, size_t size)
 
 		if (!number(fields[2], &value) || value != (long long)uid || !fields[0].length)
 			continue;
-		snprintf(name, size, "%.*s", (int)fields[0].length, fields[0].start);
+		format_text(name, size, "%.*s", (int)fields[0].length, fields[0].start);
 		return true;
 	}
 	return false;

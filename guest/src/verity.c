@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "decimal.h"
+#include "format.h"
 
 #define BLOCK 4096
 #define SECTOR 512
@@ -62,9 +64,9 @@ static bool take_hex(const char **text, char *to, size_t size)
 int verity_parse(const char *text, struct verity *verity, struct failure *failure)
 {
 	const char *rest = text;
-	char *end;
+	const char *end;
 
-	verity->blocks = strtoull(rest, &end, 10);
+	verity->blocks = (unsigned long long)decimal_parse(rest, &end);
 	rest = end + 1;
 	if (*text < '1' || *text > '9' || *end != ':' || verity->blocks > INT64_MAX / BLOCK ||
 	    !take_hex(&rest, verity->salt, sizeof verity->salt) || *rest++ != ':' ||
@@ -88,7 +90,7 @@ static void fill(struct request *request, const struct verity *verity, const cha
 	request->head.target_count = 1;
 	request->target.length = verity->blocks * (BLOCK / SECTOR);
 	strcpy(request->target.target_type, "verity");
-	snprintf(request->parameters, sizeof request->parameters, "1 %s %s %d %d %llu %llu sha256 %s %s", device, device,
+	format_text(request->parameters, sizeof request->parameters, "1 %s %s %d %d %llu %llu sha256 %s %s", device, device,
 		 BLOCK, BLOCK, verity->blocks, verity->blocks + 1, verity->root, verity->salt);
 }
 
@@ -110,6 +112,6 @@ int verity_open(const struct verity *verity, const char *device, char *mapped, s
 	close(control);
 	if (failed)
 		return fail(failure, "root", errno, "dm-verity over %s", device);
-	snprintf(mapped, size, "/dev/dm-%d", minor_of(create.head.dev));
+	format_text(mapped, size, "/dev/dm-%d", minor_of(create.head.dev));
 	return 0;
 }

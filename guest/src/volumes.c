@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "file.h"
+#include "format.h"
 #include "mounts.h"
 
 #define STAGING "/dev/.firekiln" /* where a drive is mounted of which only a part is wanted */
@@ -51,7 +51,7 @@ static void take_option(const char *word, unsigned long *flags, char *text, size
 			*flags = (*flags | flag_words[i].set) & ~flag_words[i].clear;
 			return;
 		}
-	snprintf(text + used, size - used, "%s%s", used ? "," : "", word);
+	format_text(text + used, size - used, "%s%s", used ? "," : "", word);
 }
 
 static int attach(const char *source, const char *target, const char *type, unsigned long flags, const char *options)
@@ -98,7 +98,7 @@ static int mount_part(const struct mount_config *config, const char *device, uns
 	if ((mkdir(STAGING, 0700) && errno != EEXIST) || attach(device, STAGING, config->fstype, flags, NULL))
 		return -1;
 	/* Links within the drive are the host's own work: it made the drive, or looked the path up in it. */
-	if (snprintf(part, sizeof part, STAGING "/%s", config->subpath) >= (int)sizeof part)
+	if (format_text(part, sizeof part, STAGING "/%s", config->subpath) >= (int)sizeof part)
 		errno = ENAMETOOLONG;
 	else if (!stat(part, &status) && !make_target(config->target, !S_ISDIR(status.st_mode)) &&
 		 !mount(part, config->target, NULL, MS_BIND, NULL))
@@ -133,10 +133,10 @@ static int mount_tmpfs(const struct mount_config *config, struct failure *failur
 {
 	unsigned long flags = config->read_only ? MS_RDONLY : 0;
 	char options[OPTIONS_SIZE];
-	int used = snprintf(options, sizeof options, "mode=%o", (unsigned)config->mode);
+	int used = format_text(options, sizeof options, "mode=%o", (unsigned)config->mode);
 
 	if (config->size)
-		snprintf(options + used, sizeof options - (size_t)used, ",size=%lld", config->size);
+		format_text(options + used, sizeof options - (size_t)used, ",size=%lld", config->size);
 	for (const struct json *word = config->options ? config->options->first : NULL; word; word = word->next)
 		if (word->type == JSON_STRING)
 			take_option(word->string, &flags, options, sizeof options);
@@ -213,9 +213,9 @@ int volumes_write_files(const struct machine *machine, struct failure *failure)
 static void sysctl_path(const char *name, char path[PATH_MAX])
 {
 	char first = name[strcspn(name, "./")];
-	size_t head = (size_t)snprintf(path, PATH_MAX, "/proc/sys/");
+	size_t head = (size_t)format_text(path, PATH_MAX, "/proc/sys/");
 
-	snprintf(path + head, PATH_MAX - head, "%s", name);
+	format_text(path + head, PATH_MAX - head, "%s", name);
 	for (char *at = path + head; first == '.' && *at; at++)
 		if (*at == '.' || *at == '/')
 			*at = *at == '.' ? '/' : '.';
@@ -248,7 +248,7 @@ void volumes_finish(void)
 	for (size_t i = 0; i < mounted_count; i++) {
 		char path[32];
 
-		snprintf(path, sizeof path, "/proc/self/fd/%d", mounted[i]);
+		format_text(path, sizeof path, "/proc/self/fd/%d", mounted[i]);
 		mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
 	}
 }
