@@ -26,9 +26,7 @@ NOT_FOR_MACHINES = (
 ).split()
 """Docker's flags that speak of containers sharing the host's kernel: a machine has its own."""
 
-NOT_YET = (
-    "--network --ip --mac-address --log-driver --log-opt --annotation --domainname"
-).split()
+NOT_YET = "--network --ip --mac-address --log-driver --log-opt --annotation --domainname".split()
 """Docker's flags that a machine will have, and has not yet."""
 
 _SWITCHES = frozenset(["--privileged"])

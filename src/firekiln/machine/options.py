@@ -29,8 +29,8 @@ class RunOptions:
     /dev/shm) are in bytes, `stop_timeout` in seconds (negative: wait for ever). `publish` is as with Docker's `-p`;
     `publish_all` publishes what is exposed, `expose` being more of that. `stdin` gives the process a standard input,
     which with `stdin_once` ends when that of its first client does. `health` are the fields of a Healthcheck that
-    replace the image's. `hosts` are pairs of a name and an address, which may be `host-gateway`. `init` says whose init is
-    PID 1 (see `services.own_init`).
+    replace the image's. `hosts` are pairs of a name and an address, which may be `host-gateway`. `init` says whose init
+    is PID 1 (see `services.own_init`).
     """
 
     image: str

@@ -24,6 +24,7 @@ from firekiln.machine.initramfs import KernelModule, base_initramfs, write_initr
 from firekiln.machine.journal import note
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
+from firekiln.machine.mountspec import MountSpec, combine
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network import allocate, mac_address, parse_publish
 from firekiln.machine.options import (
@@ -36,7 +37,7 @@ from firekiln.machine.options import (
     published,
 )
 from firekiln.machine.process import Process
-from firekiln.machine.qemu import GUEST_MODULES, PLACES
+from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.services import own_init
 from firekiln.machine.settings import Settings
 from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
@@ -95,11 +96,8 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     tree = store.layers.merged(drives)
     timeout = options.stop_timeout
     init = own_init(options.init, tree, process, options.restart, machine_id=machine_id, stop_timeout=timeout)
-    can_share = kernel.kind == "own" or SHARING in kernel.features
-    attached = attach(store, combine(options.mounts, config.volumes), folder, can_share=can_share)
+    attached = _attach(store, combine(options.mounts, config.volumes), folder, kernel, progress)
     undo.callback(attached.discard, store)
-    for remark in attached.remarks:
-        progress(remark)
     spec = _spec(options, kernel=kernel, machine_id=machine_id, folder=folder, layers=drives, ports=ports)
     spec = _attached(spec, attached)
     settings = Settings(
@@ -217,17 +215,25 @@ def _spec(
     )
 
 
+def _attach(
+    store: Store, specs: Sequence[MountSpec], folder: Path, kernel: Kernel, progress: Progress
+) -> Attachments:
+    attached = attach(store, specs, folder, can_share=kernel.kind == "own" or SHARING in kernel.features)
+    for remark in attached.remarks:
+        progress(remark)
+    return attached
+
+
 def _attached(spec: MachineSpec, attached: Attachments) -> MachineSpec:
     """With the drives and shares of its mounts. UsageError where there are too many."""
-    made = replace(spec, drives=(*spec.drives, *attached.drives), shares=tuple(attached.shares))
-    free = PLACES - _OWN_PLACES - len(spec.drives)
-    if len(made.drives) + len(made.shares) > PLACES - _OWN_PLACES:
+    wanted = len(attached.drives) + len(attached.shares)
+    free = board_of(spec.architecture).places - _OWN_PLACES - len(spec.drives)
+    if wanted > free:
         raise UsageError(
-            f"{len(attached.drives) + len(attached.shares)} volumes and folders are too many: this machine has room for "
-            f"{free}",
+            f"{wanted} volumes and folders are too many: this machine has room for {free}",
             hint="mount one folder that holds several, or build the image anew in fewer steps",
         )
-    return made
+    return replace(spec, drives=(*spec.drives, *attached.drives), shares=tuple(attached.shares))
 
 
 def _serial(number: int) -> str:
