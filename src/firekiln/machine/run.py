@@ -215,9 +215,7 @@ def _spec(
     )
 
 
-def _attach(
-    store: Store, specs: Sequence[MountSpec], folder: Path, kernel: Kernel, progress: Progress
-) -> Attachments:
+def _attach(store: Store, specs: Sequence[MountSpec], folder: Path, kernel: Kernel, progress: Progress) -> Attachments:
     attached = attach(store, specs, folder, can_share=kernel.kind == "own" or SHARING in kernel.features)
     for remark in attached.remarks:
         progress(remark)
