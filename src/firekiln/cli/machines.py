@@ -1,4 +1,4 @@
-"""`logs`, `stop`, `kill`, `wait`, `rm`, `port`: what is done with machines."""
+"""`logs`, `stop`, `restart`, `kill`, `wait`, `rm`, `rename`, `port`: what is done with machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from firekiln.errors import ContainerNotFoundError, FirekilnError, UsageError
+from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, UsageError
 from firekiln.machine.machine import Machine
 from firekiln.machine.state import State
 from firekiln.machine.supervise import sweep
@@ -16,17 +16,41 @@ from firekiln.store import Store
 @click.command
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, to the machine's end.")
 @click.option("-n", "--tail", default="all", metavar="LINES", help="So many lines from the end.  [default: all]")
+@click.option("--since", metavar="WHEN", help="Only what was written since then: 10m, or a time.")
+@click.option("--until", metavar="WHEN", help="Only what was written before that.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written.")
 @click.argument("machine")
 @click.pass_context
-def logs(ctx: click.Context, follow: bool, tail: str, timestamps: bool, machine: str) -> None:
+def logs(  # noqa: PLR0917 - click passes them by keyword
+    ctx: click.Context,
+    follow: bool,
+    tail: str,
+    since: str | None,
+    until: str | None,
+    timestamps: bool,
+    machine: str,
+) -> None:
     """Print what a machine's process wrote."""
     # Docker takes anything that is no number for "all"; a slip of the finger should not print a gigabyte.
     if tail != "all" and not tail.lstrip("-").isdecimal():
         raise UsageError(f"--tail {tail}: a number of lines, or all")
     number = None if tail == "all" or tail.startswith("-") else int(tail)
+    begin, end = _moment(since, "--since"), _moment(until, "--until")
     for line in Machine.find(machine_state(ctx), machine).logs(tail=number, follow=follow):
-        click.echo(f"{line.time} {line.text}" if timestamps else line.text, nl=False, err=line.stream == "stderr")
+        if end and line.time > end:
+            return
+        if not begin or line.time >= begin:
+            click.echo(f"{line.time} {line.text}" if timestamps else line.text, nl=False, err=line.stream == "stderr")
+
+
+def _moment(text: str | None, option: str) -> str:
+    """As lines of the log have it, so that they can be compared as texts; "" for None."""
+    if text is None:
+        return ""
+    from firekiln.cli.moments import parse_moment  # noqa: PLC0415 - imported when used
+    from firekiln.machine.log import timestamp  # noqa: PLC0415 - ditto
+
+    return timestamp(parse_moment(text, option))
 
 
 @click.command
@@ -37,7 +61,31 @@ def logs(ctx: click.Context, follow: bool, tail: str, timestamps: bool, machine:
 @click.pass_context
 def stop(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> None:
     """Stop machines, by force after a time-out."""
-    _each(ctx, machines, lambda machine: machine.stop(timeout))
+    each(ctx, machines, lambda machine: machine.stop(timeout))
+
+
+@click.command
+@click.option(
+    "-t", "--time", "--timeout", "timeout", type=int, metavar="SECONDS", help="How long to wait before killing."
+)
+@click.argument("machines", nargs=-1, required=True)
+@click.pass_context
+def restart(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> None:
+    """Stop machines and boot them again."""
+    each(ctx, machines, lambda machine: machine.restart(timeout))
+
+
+@click.command
+@click.argument("machine")
+@click.argument("name")
+@click.pass_context
+def rename(ctx: click.Context, machine: str, name: str) -> None:
+    """Give a machine another name."""
+    try:
+        Machine.find(machine_state(ctx), machine).rename(name.removeprefix("/"))
+    except ConflictError as error:
+        error.exit_status = FirekilnError.exit_status
+        raise
 
 
 @click.command
@@ -49,7 +97,7 @@ def kill(ctx: click.Context, word: str, machines: Sequence[str]) -> None:
     from firekiln.machine.signals import signal_number  # noqa: PLC0415 - imported when used
 
     number = signal_number(word)
-    _each(ctx, machines, lambda machine: machine.kill(number))
+    each(ctx, machines, lambda machine: machine.kill(number))
 
 
 @click.command
@@ -57,7 +105,7 @@ def kill(ctx: click.Context, word: str, machines: Sequence[str]) -> None:
 @click.pass_context
 def wait(ctx: click.Context, machines: Sequence[str]) -> None:
     """Wait for machines to end; print their exit statuses."""
-    _each(ctx, machines, lambda machine: machine.wait(), echo=False)
+    each(ctx, machines, lambda machine: machine.wait(), echo=False)
 
 
 @click.command
@@ -67,7 +115,7 @@ def wait(ctx: click.Context, machines: Sequence[str]) -> None:
 @click.pass_context
 def rm(ctx: click.Context, force: bool, volumes: bool, machines: Sequence[str]) -> None:
     """Remove machines and their disks."""
-    _each(ctx, machines, lambda machine: machine.remove(force=force, volumes=volumes), absent_is_error=not force)
+    each(ctx, machines, lambda machine: machine.remove(force=force, volumes=volumes), absent_is_error=not force)
 
 
 @click.command
@@ -98,7 +146,7 @@ def machine_state(ctx: click.Context) -> State:
     return state
 
 
-def _each(
+def each(
     ctx: click.Context,
     words: Sequence[str],
     action: Callable[[Machine], int | None],

@@ -76,7 +76,7 @@ def df(obj: dict[str, Any], verbose: bool, style: str) -> None:
 @click.pass_obj
 def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Sequence[str], volumes: bool) -> None:
     """Remove what is not used: stopped machines, images, build cache; with -a older kernels too."""
-    until = _until(filters)
+    until = parse_until(filters)
     if volumes and until is not None:
         raise UsageError('The "until" filter is not supported with "--volumes"')
     confirm(
@@ -88,7 +88,7 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
         f"  - {'all' if everything else 'unused'} build cache" + ("\n  - all unused kernels\n" if everything else "\n"),
     )
     with Store.open(obj["root"]) as store, store.making_room():
-        stopped = _remove_machines(State(store.machines), until)
+        stopped = remove_machines(State(store.machines), until)
         unused = prune_volumes(store, wanted=lambda volume: volume.is_anonymous) if volumes else []
         parts = [
             prune_images(store, everything=everything, until=until),
@@ -156,7 +156,7 @@ def du(obj: dict[str, Any], style: str) -> None:
 @click.pass_obj
 def prune_builder(obj: dict[str, Any], everything: bool, force: bool, filters: Sequence[str], keep: str | None) -> None:
     """Remove build cache, what was used longest ago first."""
-    until = _until(filters)
+    until = parse_until(filters)
     limit = parse_size(keep, "--keep-storage") if keep else None
     confirm(force, f"This will remove {'all' if everything else 'unused'} build cache.")
     with Store.open(obj["root"]) as store, store.making_room():
@@ -177,7 +177,7 @@ def image() -> None:
 @click.pass_obj
 def prune_image(obj: dict[str, Any], everything: bool, force: bool, filters: Sequence[str]) -> None:
     """Remove images that nothing uses."""
-    until = _until(filters)
+    until = parse_until(filters)
     kind = "images without at least one container associated to them" if everything else "dangling images"
     confirm(force, f"This will remove all {kind}.")
     with Store.open(obj["root"]) as store, store.making_room():
@@ -196,7 +196,7 @@ for _name, _command in {
     image.add_command(_command, _name)
 
 
-def _until(filters: Sequence[str]) -> float | None:
+def parse_until(filters: Sequence[str]) -> float | None:
     """`until=24h`, `until=2026-01-31T12:00:00Z`, `until=1700000000`: the earliest, as Unix time. UsageError."""
     moments: list[float] = []
     for text in filters:
@@ -223,7 +223,7 @@ def _machines(state: State) -> list[tuple[Record, int]]:
     return [(record, folder_size(state.folder_of(record.id))) for record in state.list()]
 
 
-def _remove_machines(state: State, until: float | None) -> Pruned:
+def remove_machines(state: State, until: float | None) -> Pruned:
     """Remove those that do not run."""
     sweep(state)
     deleted: list[str] = []

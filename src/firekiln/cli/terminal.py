@@ -37,9 +37,10 @@ def streams(*, stdin: bool, terminal: bool, keys: str | None, stdout: bool = Tru
     )
 
 
-def talk(stream: Stream, given: Streams, *, signals: Collection[int], proxy: FrameType) -> Outcome:
+def talk(stream: Stream, given: Streams, *, signals: Collection[int], proxy: FrameType | None = None) -> Outcome:
     """Converse on these streams, the terminal raw once the process runs: before that, Ctrl-C is the command's."""
     from firekiln.machine.dialogue import converse  # noqa: PLC0415 - imported when used
+    from firekiln.machine.protocol import FrameType  # noqa: PLC0415 - ditto
 
     sys.stdout.flush()
     with ExitStack() as lent:
@@ -47,7 +48,7 @@ def talk(stream: Stream, given: Streams, *, signals: Collection[int], proxy: Fra
             stream,
             given,
             signals=signals,
-            proxy=proxy,
+            proxy=proxy or FrameType.SIGNAL,
             started=lambda: lent.enter_context(raw(0)) if given.terminal else None,
         )
     if outcome == "detached":
@@ -64,6 +65,13 @@ def end(outcome: Outcome) -> int:
     if outcome.error:
         click.echo(f"firekiln: {outcome.error}", err=True)
     return outcome.status
+
+
+def size() -> tuple[int, int]:
+    """Rows and columns of the terminal; zeros where there is none."""
+    from firekiln.machine.dialogue import terminal_size  # noqa: PLC0415 - imported when used
+
+    return terminal_size(0)
 
 
 @contextmanager

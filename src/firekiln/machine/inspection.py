@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from firekiln.machine.live import Live, read_live
 from firekiln.machine.log import NAME as LOG_NAME
 from firekiln.machine.log import timestamp
 from firekiln.machine.settings import Settings
@@ -11,29 +12,32 @@ from firekiln.machine.spec import PublishedPort, UserNetwork
 from firekiln.machine.state import Record, State
 from firekiln.oci.config import Json
 
+_RUNS = ("running", "restarting")
+
 
 def machine_inspect(state: State, word: str) -> dict[str, Json]:
     """The machine of that name, id or beginning of an id. ContainerNotFoundError."""
     record = state.get(word)
     settings = Settings.decode(record.settings)
     config = json.loads(record.config)
+    live = read_live(state.folder_of(record.id))
     argv = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     return {
         "Id": record.id,
         "Created": timestamp(record.created_ns),
         "Path": argv[0],
         "Args": list(argv[1:]),
-        "State": _state(record),
+        "State": _state(record, live),
         "Image": record.image_digest,
         "LogPath": str(state.folder_of(record.id) / LOG_NAME),
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": live.restarts if live else 0,
         "Driver": "erofs",
         "Platform": "linux",
         "HostConfig": _host_config(settings),
         "Mounts": [point.inspected() for point in settings.mounts],
         "Config": config,
-        "NetworkSettings": _network_settings(settings.spec.network, running=record.status == "running"),
+        "NetworkSettings": _network_settings(settings.spec.network, running=record.status in _RUNS),
     }
 
 
@@ -46,12 +50,13 @@ def port_map(ports: tuple[PublishedPort, ...]) -> dict[str, Json]:
     return dict(made)
 
 
-def _state(record: Record) -> Json:
+def _state(record: Record, live: Live | None) -> Json:
+    health: dict[str, Json] = {"Health": _health(live)} if live and live.health else {}
     return {
         "Status": record.status,
-        "Running": record.status == "running",
+        "Running": record.status in _RUNS,
         "Paused": False,
-        "Restarting": False,
+        "Restarting": record.status == "restarting",
         "OOMKilled": record.oom,
         "Dead": False,
         "Pid": record.pid,
@@ -59,7 +64,15 @@ def _state(record: Record) -> Json:
         "Error": record.error,
         "StartedAt": timestamp(record.started_ns),
         "FinishedAt": timestamp(record.finished_ns),
+        **health,
     }
+
+
+def _health(live: Live) -> Json:
+    log: list[Json] = [
+        {**entry, "Start": timestamp(entry["Start"]), "End": timestamp(entry["End"])} for entry in live.log
+    ]
+    return {"Status": live.health, "FailingStreak": live.streak, "Log": log}
 
 
 def _host_config(settings: Settings) -> Json:
@@ -67,12 +80,12 @@ def _host_config(settings: Settings) -> Json:
     return {
         "NetworkMode": "user" if network else "none",
         "PortBindings": port_map(network.ports if network else ()),
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": settings.restart[0], "MaximumRetryCount": settings.restart[1]},
         "AutoRemove": settings.auto_remove,
         "Memory": settings.spec.memory,
         "NanoCpus": settings.spec.vcpus * 1_000_000_000,
         "Privileged": False,
-        "ReadonlyRootfs": False,
+        "ReadonlyRootfs": settings.read_only,
     }
 
 

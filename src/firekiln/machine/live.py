@@ -65,3 +65,8 @@ def read_live(folder: Path) -> Live | None:
         return Live(**{**data, "log": tuple(data["log"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def forget_live(folder: Path) -> None:
+    """Before the machine is booted anew."""
+    (folder / NAME).unlink(missing_ok=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
-from firekiln.errors import ConflictError, MachineError
+from firekiln.errors import ConflictError, ContainerNotFoundError, MachineError
 from firekiln.machine import control
+from firekiln.machine.journal import note
+from firekiln.machine.live import forget_live
 from firekiln.machine.log import Line, read_log
+from firekiln.machine.network import check_free
 from firekiln.machine.settings import Settings
-from firekiln.machine.spec import PublishedPort
-from firekiln.machine.state import Record, State
-from firekiln.machine.supervise import discard
+from firekiln.machine.spec import MachineSpec, PublishedPort
+from firekiln.machine.state import MachineLock, Record, State
+from firekiln.machine.stream import Stream
+from firekiln.machine.supervise import detach, discard, launch
 
 _ANSWER_DEADLINE = 10.0
 
@@ -50,6 +55,72 @@ class Machine:
         network = self.settings.spec.network
         return network.ports if network else ()
 
+    def start(self) -> None:
+        """Boot a machine that was created, or has ended; returns when its process has started. One that runs is let be.
+
+        ConflictError where one of its ports is taken; the MachineError with which the start failed.
+        """
+        prepared = self._prepared()
+        if prepared is not None:
+            detach(self._state, *prepared)
+
+    def start_attached(self) -> Stream | None:
+        """As `start`, but returns at once, with the session of its owner; None where it runs."""
+        prepared = self._prepared()
+        return launch(self._state, *prepared) if prepared is not None else None
+
+    def restart(self, timeout: float | None = None) -> None:
+        """Stop the machine, as `stop` does, and boot it again."""
+        if self.settings.auto_remove:
+            raise ConflictError(
+                f"{self.name} was started with --rm: it is removed when it ends, and cannot be restarted",
+                hint="run it without --rm",
+            )
+        self.stop(timeout)
+        self.start()
+        self._note("restart")
+
+    def rename(self, name: str) -> None:
+        """Give it another name. ConflictError where that is taken, UsageError where it is none."""
+        self._state.rename(self.id, name)
+        self._note("rename")
+
+    def exec(
+        self,
+        *argv: str,
+        env: Sequence[str] = (),
+        user: str | None = None,
+        working_dir: str | None = None,
+        stdin: bool = False,
+        tty: tuple[int, int] | None = None,
+    ) -> Stream:
+        """Start another process in the machine; the stream of its input and output (see `dialogue`).
+
+        `tty`: rows and columns of a terminal of its own. ConflictError where the machine does not run.
+        """
+        request = {"argv": [*argv], "env": [*env], "user": user, "cwd": working_dir, "stdin": stdin, "tty": tty}
+        return self.stream("exec", **request)
+
+    def attach(self) -> Stream:
+        """The stream of the machine's own process from now on. ConflictError where the machine does not run."""
+        return self.stream("attach")
+
+    def stream(self, what: str, **fields: Any) -> Stream:
+        """A connection of frames; see `control`. ConflictError where the machine does not run."""
+        stream = Stream.open(self._state.folder_of(self.id), {"do": what, **fields})
+        if stream is None:
+            raise not_running(self.record)
+        return stream
+
+    def figures(self, what: Literal["stats", "top"]) -> Mapping[str, Any]:
+        """What the guest says of itself: see `clients`. ConflictError where the machine does not run."""
+        answer = control.ask(self._state.folder_of(self.id), {"do": what}, timeout=_ANSWER_DEADLINE)
+        if answer is None:
+            raise not_running(self.record)
+        if "error" in answer:
+            raise MachineError(f"{self.name}: {answer['error']}")
+        return answer
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of the machine; its exit status. MachineError after `timeout` seconds."""
         if self._state.is_alive(self.id):
@@ -69,18 +140,20 @@ class Machine:
         seconds = self.settings.stop_timeout if timeout is None else timeout
         control.ask(self._state.folder_of(self.id), {"do": "stop", "timeout": seconds})
         self._state.wait_until_ended(self.id)
+        self._note("stop")
 
     def kill(self, number: int) -> None:
         """Send the machine's process a signal. ConflictError where the machine does not run."""
         record = self.record
         answer = None
-        if record.status == "running":
+        if record.status in ("running", "restarting"):
             request = {"do": "signal", "number": number}
             answer = control.ask(self._state.folder_of(self.id), request, timeout=_ANSWER_DEADLINE)
         if answer is None:
             raise not_running(record)
         if "error" in answer:
             raise MachineError(f"{record.name}: {answer['error']}")
+        self._note("kill", signal=str(number))
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove the machine and all that is its own, with `volumes` also its volumes without a name.
@@ -97,12 +170,35 @@ class Machine:
             if force:
                 control.ask(self._state.folder_of(self.id), {"do": "stop", "timeout": 0}, timeout=_ANSWER_DEADLINE)
             self._state.wait_until_ended(self.id)
+        self._note("destroy")
         discard(self._state, self.id, volumes=volumes)
 
     def logs(self, *, tail: int | None = None, follow: bool = False) -> Iterator[Line]:
         """What the process wrote, of that which is there the last `tail` lines; with `follow` on to its end."""
         folder = self._state.folder_of(self.id)
         return read_log(folder, tail=tail, follow=(lambda: self._state.is_alive(self.id)) if follow else None)
+
+    def _prepared(self) -> tuple[Record, MachineLock] | None:
+        """The right to boot it, everything being ready; None where somebody else has that."""
+        settings = self.settings
+        lock = self._state.lock(self.id)
+        if lock is None:
+            return None
+        with ExitStack() as undo:
+            undo.callback(lock.release)
+            check_free(self.ports)
+            _check_parts(settings.spec)
+            forget_live(self._state.folder_of(self.id))
+            self._state.update(self.id, status="created", exit_status=0, error="", oom=False)
+            record = self.record
+            undo.pop_all()
+        return record, lock
+
+    def _note(self, action: str, **attributes: str) -> None:
+        with suppress(ContainerNotFoundError):  # it was removed at its end
+            record = self.record
+            folder = self._state.folder
+            note(folder, action, machine_id=self.id, name=record.name, image=record.image, **attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +208,13 @@ class Machine:
     ) -> None:
         if any(record.id == self.id for record in self._state.list()):
             self.remove(force=True)
+
+
+def _check_parts(spec: MachineSpec) -> None:
+    """MachineError where something that the machine boots from is gone."""
+    for path in (spec.kernel, spec.initramfs, *(drive.path for drive in spec.drives)):
+        if not path.exists():
+            raise MachineError(f"{path}: a part of the machine is gone", hint="run its image anew")
 
 
 def not_running(record: Record) -> ConflictError:

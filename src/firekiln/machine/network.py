@@ -90,6 +90,15 @@ def allocate(requests: Iterable[PublishRequest]) -> tuple[PublishedPort, ...]:
     return tuple(ports)
 
 
+def check_free(ports: Iterable[PublishedPort]) -> None:
+    """ConflictError names the first port that somebody else has taken since it was chosen."""
+    for port in ports:
+        request = PublishRequest(
+            host_ip=port.host_ip, host_ports=(port.host_port,), guest_port=port.guest_port, protocol=port.protocol
+        )
+        _choose(request, set())
+
+
 def port_taken(host_ip: object, port: int | str) -> ConflictError:
     """Docker's words for a port that somebody else listens on."""
     return ConflictError(

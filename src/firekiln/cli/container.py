@@ -1,0 +1,65 @@
+"""`firekiln container …`: Docker's longer names of the verbs for machines, and `container prune`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import click
+
+from firekiln.errors import UsageError
+
+
+class _Aliases(click.Group):
+    """The verbs at the top, by Docker's names for them below `container`; each loaded when it is used."""
+
+    same: ClassVar[frozenset[str]] = frozenset(
+        "attach cp create exec inspect kill logs port rename restart rm run start stats stop top wait".split()
+    )
+    others: ClassVar[dict[str, str]] = {"ls": "ps", "list": "ps", "ps": "ps"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.same, "ls"})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from firekiln.cli.command import VERBS  # noqa: PLC0415 - which imports this module
+
+        verb = cmd_name if cmd_name in self.same else self.others.get(cmd_name)
+        if verb is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = VERBS[verb].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"firekiln.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=_Aliases)
+def container() -> None:
+    """Machines, by Docker's word for them."""
+
+
+@container.command
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--filter", "filters", multiple=True, metavar="until=WHEN", help="Only those made before WHEN.")
+@click.pass_obj
+def prune(obj: dict[str, Any], force: bool, filters: Sequence[str]) -> None:
+    """Remove all machines that do not run."""
+    from firekiln.cli.confirm import confirm  # noqa: PLC0415 - imported when used
+    from firekiln.cli.system import parse_until, remove_machines  # noqa: PLC0415 - ditto
+    from firekiln.cli.table import human_size  # noqa: PLC0415 - ditto
+    from firekiln.machine.state import State  # noqa: PLC0415 - ditto
+    from firekiln.store import Store  # noqa: PLC0415 - ditto
+
+    for text in filters:
+        if not text.startswith("until="):
+            raise UsageError(f"--filter {text}: only until=WHEN is known", hint="until=24h, or a time")
+    until = parse_until(filters)
+    confirm(force, "This will remove all stopped containers.")
+    with Store.open(obj["root"]) as store, store.making_room():
+        removed = remove_machines(State(store.machines), until)
+    if removed.deleted:
+        click.echo("Deleted Containers:")
+        for machine_id in removed.deleted:
+            click.echo(machine_id)
+        click.echo()
+    click.echo(f"Total reclaimed space: {human_size(removed.size)}")
