@@ -87,6 +87,11 @@ class Plan:
         inode.references += 1
         return inode.number
 
+    def release(self) -> None:
+        """Ends the plan: directories and what is in them refer to one another, and the collector is paused."""
+        for inode in self.inodes:
+            inode.parent = None
+
     def digest(self) -> bytes:
         """32 bytes that stand for all but the content of files. To be asked for before metadata are placed."""
         digest = hashlib.sha256()

@@ -102,6 +102,8 @@ def write(
         cleanup.enter_context(CopyingThread(out, copies, progress, offset=offset))
         identity = _identity(given, planned.digest())
         _write_all(out, _metadata(planned, layout, identity), offset)
+        planned.release()
+        del planned  # gone before the content is there
     return Written(size=layout.geometry.blocks * BLOCK, uuid=_text(identity.uuid))
 
 
