@@ -20,6 +20,7 @@
 #include "document.h"
 #include "file.h"
 #include "flat.h"
+#include "foreign.h"
 #include "identity.h"
 #include "json.h"
 #include "log.h"
@@ -34,6 +35,7 @@
 
 static struct machine machine;
 static struct channel channel;
+static struct foreign foreign;
 
 /* Whether the kernel's command line says how to restart: then there is no other way to end the VMM. Linux turns a
  * power-off that it has no means for into a halt that never ends, and nothing else tells; so in doubt, restart.
@@ -121,34 +123,35 @@ static int begin(struct failure *failure)
 	return failed;
 }
 
-static int finish_preparing(struct failure *failure)
+/* Where the image has an init of its own, it is its agent that returns. `arguments` are main's. */
+static int finish_preparing(char **arguments, struct failure *failure)
 {
 	mounts_late();
 	if (volumes_mount(&machine, failure) || network_configure(&machine, failure))
 		return -1;
 	identity_write(&machine);
+	if (machine.init.argv && foreign_prepare(&foreign, &machine, failure))
+		return -1;
 	if (volumes_write_files(&machine, failure) || volumes_set_sysctls(&machine, failure))
 		return -1;
-	return volumes_seal_root(&machine, failure);
+	if (volumes_seal_root(&machine, failure))
+		return -1;
+	return machine.init.argv ? foreign_begin(&foreign, arguments, failure) : 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct failure failure;
 
-	if (getpid() != 1) {
-		static const char text[] = "firekiln: the first process of a machine, nothing for people to start\n";
-
-		file_write_all(STDERR_FILENO, text, sizeof text - 1);
-		return STATUS_MACHINE;
-	}
+	if (getpid() != 1)
+		return foreign_command(argc, argv);
 	service_block_signals();
 	reboot(RB_DISABLE_CAD);
 	mounts_early();
 	open_standard_descriptors();
-	if (begin(&failure) || finish_preparing(&failure))
+	if (begin(&failure) || finish_preparing(argv, &failure))
 		service_fail(&channel, &failure, mounts_finish);
 	else
-		service_run(&machine, &channel, mounts_finish);
+		service_run(&machine, &channel, machine.init.argv ? &foreign : NULL, mounts_finish);
 	power_off();
 }

@@ -124,6 +124,17 @@ static int set_limits(const struct process_config *config, struct failure *failu
 	return 0;
 }
 
+void process_execute(char **argv, char **env, struct failure *failure)
+{
+	const char *path = variable(env, "PATH");
+	char program[PATH_MAX];
+
+	if (find_program(argv[0], path ? path : DEFAULT_PATH, program, failure))
+		return;
+	execve(program, argv, env);
+	refuse_exec(failure, errno, program);
+}
+
 /* As system calls, since libc would have every thread do it, of which we have one. */
 static int become_user(const struct user *user)
 {
@@ -134,8 +145,7 @@ static int become_user(const struct user *user)
 /* In the child: become what the document says and execute. Returns on failure only. */
 static int become(const struct process_config *config, const struct user *user, struct failure *failure)
 {
-	char program[PATH_MAX], **env = complete(config->env, user->home);
-	const char *path = variable(config->env, "PATH");
+	char **env = complete(config->env, user->home);
 	sigset_t none;
 
 	setsid();
@@ -149,12 +159,10 @@ static int become(const struct process_config *config, const struct user *user, 
 		return fail(failure, "cwd", errno, "chdir to cwd (\"%s\")", config->cwd);
 	if (become_user(user))
 		return fail(failure, "user", errno, "becoming uid %u, gid %u", user->uid, user->gid);
-	if (find_program(config->argv[0], path ? path : DEFAULT_PATH, program, failure))
-		return -1;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve(program, config->argv, env);
-	return refuse_exec(failure, errno, program);
+	process_execute(config->argv, env, failure);
+	return -1;
 }
 
 /* The console for all three; /dev/null where there is none. */

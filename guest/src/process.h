@@ -33,6 +33,9 @@ struct report {
 /* 0 or -1 and `failure`; that the program can't be executed is told by a report. */
 int process_start(const struct process_config *config, struct process *process, struct failure *failure);
 
+/* Execute a program in our own place. Returns, with `failure`, where that can't be. */
+void process_execute(char **argv, char **env, struct failure *failure);
+
 /* Run `work` in a child, whose standard input and output are pipes; its result is the exit status. It may report. */
 int process_fork(int (*work)(void *context, int report), void *context, struct process *process,
 		 struct failure *failure);

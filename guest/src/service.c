@@ -21,7 +21,9 @@
 #define ABSENT_MS 1000	/* how long the end waits for a host that isn't there, */
 #define STALLED_MS 5000 /* and for one that doesn't read */
 #define OTHERS_MS 1000	/* for processes beside the first, which end with it */
-#define MAX_FDS (2 + HEALTH_FDS + MAX_TASKS * TASK_FDS)
+#define POWER_OFF_MS 10000 /* for an init of the image's */
+#define FIRST_FDS (2 + HEALTH_FDS + FOREIGN_FDS)
+#define MAX_FDS (FIRST_FDS + MAX_TASKS * TASK_FDS)
 
 static sigset_t handled_signals(void)
 {
@@ -67,11 +69,17 @@ struct task *service_free_place(struct service *service)
 
 void service_signal(struct service *service, struct task *task, int number, long long timeout_ms)
 {
-	(void)service;
+	pid_t pid = service->foreign && task == main_task(service) ? service->foreign->service : task->process.pid;
+
 	if (!task->running)
 		return;
+	if (service->foreign && task == main_task(service) && timeout_ms >= 0) {
+		foreign_stop(service->foreign, timeout_ms);
+		return;
+	}
 	task->ordered = task->ordered || number == SIGKILL;
-	kill(task->process.pid, number);
+	if (pid > 0)
+		kill(pid, number);
 	if (timeout_ms >= 0 && timeout_ms < task->kill_at - clock_ms())
 		task->kill_at = clock_ms() + timeout_ms;
 }
@@ -96,6 +104,10 @@ void service_kill_all(struct service *service)
 {
 	if (service->over)
 		return;
+	if (service->foreign) { /* without EXITED: there is nobody to be asked */
+		service->over = service->stopping = true;
+		return;
+	}
 	for (size_t i = 0; i < MAX_TASKS; i++)
 		if (service->tasks[i].number != PROCESS_NONE)
 			service_signal(service, &service->tasks[i], SIGKILL, -1);
@@ -179,6 +191,67 @@ static void conclude(struct service *service)
 		service->restart_at = clock_ms() + again;
 }
 
+/* --- beside an init of the image's -------------------------------------------------------------------------------- */
+
+static void tell_init_started(struct service *service)
+{
+	struct task *task = main_task(service);
+
+	if (service->foreign->failed) {
+		task_tell_failure(PROCESS_MAIN, service->channel, &service->foreign->failure);
+		service->over = true;
+		return;
+	}
+	task->process.pid = 1;
+	task_tell_start(task, service->channel, 0);
+}
+
+/* The service connects: it runs, perhaps anew. */
+static void service_connected(struct service *service)
+{
+	struct task *task = main_task(service);
+
+	service->started_at = clock_ms();
+	if (service->waiting) {
+		service->waiting = false;
+		task->started = false;
+		task->running = true;
+		task_tell_start(task, service->channel, service->restart.count);
+	}
+	health_end(&service->health);
+	health_begin(&service->health, service->machine);
+}
+
+static void service_exited(struct service *service)
+{
+	struct task *task = main_task(service);
+
+	if (service->over || service->waiting)
+		return;
+	health_end(&service->health);
+	task->running = false;
+	task->status = service->foreign->status;
+	conclude(service);
+	service->restart_at = NEVER; /* by its init, when that finds it right */
+}
+
+static void watch_init(struct service *service)
+{
+	struct foreign *foreign = service->foreign;
+
+	if (foreign->running && !main_task(service)->started && !service->over && !service->waiting)
+		tell_init_started(service);
+	if (foreign->connected)
+		service_connected(service);
+	foreign->connected = false;
+	if (foreign->exited && foreign_drained(foreign)) {
+		foreign->exited = false;
+		service_exited(service);
+	}
+	if (clock_ms() >= foreign->give_up_at)
+		service->over = true;
+}
+
 /* --- rounds -------------------------------------------------------------------------------------------------------- */
 
 static void reap(struct service *service)
@@ -209,7 +282,7 @@ static void take_signals(struct service *service)
 	struct signalfd_siginfo info;
 
 	while (read(service->signals, &info, sizeof info) == (ssize_t)sizeof info) {
-		if (info.ssi_signo != SIGINT && info.ssi_signo != SIGTERM)
+		if ((info.ssi_signo != SIGINT && info.ssi_signo != SIGTERM) || service->foreign)
 			continue;
 		service_signal(service, main_task(service), service->machine->process.stop_signal,
 			       service->machine->process.stop_timeout_ms);
@@ -263,9 +336,11 @@ static void settle(struct service *service)
 			task_tell_end(other, service->channel, -1);
 		task_end(other);
 	}
+	if (service->foreign)
+		watch_init(service);
 	if (service->waiting && now >= service->restart_at)
 		start_again(service);
-	else if (task->number == PROCESS_MAIN && !service->waiting && !service->over &&
+	else if (!service->foreign && task->number == PROCESS_MAIN && !service->waiting && !service->over &&
 		 task_over(task, service->channel) && (!others_remain(service) || getpid() != 1 || now >= task->drain_until))
 		conclude(service);
 }
@@ -273,6 +348,11 @@ static void settle(struct service *service)
 static long long next_deadline(const struct service *service, long long deadline)
 {
 	long long health = health_deadline(&service->health), now = clock_ms();
+
+	if (service->foreign && deadline > service->foreign->give_up_at)
+		deadline = service->foreign->give_up_at;
+	if (service->foreign && service->foreign->exited && deadline > service->foreign->drain_until)
+		deadline = service->foreign->drain_until;
 
 	if (!service->channel->attached && !service->channel->config->console && deadline > now + ATTACH_EVERY_MS)
 		deadline = now + ATTACH_EVERY_MS;
@@ -296,12 +376,16 @@ static size_t gather(struct service *service, struct pollfd *fds)
 {
 	/* While a host that is there doesn't read, neither do we: processes wait, as they would for a slow terminal. */
 	bool room = !service->channel->attached || channel_room(service->channel) > 0;
-	size_t used = 2 + HEALTH_FDS;
+	size_t used = FIRST_FDS;
 
 	fds[0] = (struct pollfd){ .fd = service->signals, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = service->channel->attached ? service->channel->fd : -1,
 				  .events = channel_events(service->channel) };
 	health_poll(&service->health, fds + 2);
+	for (size_t i = 2 + HEALTH_FDS; !service->foreign && i < FIRST_FDS; i++)
+		fds[i].fd = -1;
+	if (service->foreign)
+		foreign_poll(service->foreign, room, fds + 2 + HEALTH_FDS);
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		if (service->tasks[i].number == PROCESS_NONE)
 			continue;
@@ -311,12 +395,22 @@ static size_t gather(struct service *service, struct pollfd *fds)
 	return used;
 }
 
+static void tell_main_started(struct service *service)
+{
+	struct task *task = main_task(service);
+	bool before = task->started;
+
+	task_tell_start(task, service->channel, service->restart.count);
+	if (task->started && !before)
+		health_begin(&service->health, service->machine);
+}
+
 /* One round: wait for something to happen, at most until `deadline`, and deal with it. */
 static void step(struct service *service, long long deadline)
 {
 	static struct pollfd fds[MAX_FDS];
 	struct channel *channel = service->channel;
-	size_t count = gather(service, fds), used = 2 + HEALTH_FDS;
+	size_t count = gather(service, fds), used = FIRST_FDS;
 	long long wait;
 
 	deadline = next_deadline(service, deadline);
@@ -327,16 +421,15 @@ static void step(struct service *service, long long deadline)
 		if (service->tasks[i].number == PROCESS_NONE)
 			continue;
 		task_serve(&service->tasks[i], channel, fds + used);
-		if (i == 0 && !service->tasks[0].started) {
-			task_tell_start(&service->tasks[0], channel, service->restart.count);
-			if (service->tasks[0].started)
-				health_begin(&service->health, service->machine);
-		} else {
+		if (i > 0)
 			task_tell_start(&service->tasks[i], channel, 0);
-		}
+		else if (!service->foreign)
+			tell_main_started(service);
 		used += TASK_FDS;
 	}
 	health_step(&service->health, fds + 2, channel);
+	if (service->foreign)
+		foreign_serve(service->foreign, fds + 2 + HEALTH_FDS, channel);
 	if (fds[0].revents)
 		take_signals(service);
 	if (fds[1].revents)
@@ -372,19 +465,11 @@ static void await_room(struct service *service)
 }
 
 /* Wait for the host to have read everything, while it makes progress, and to say so. */
-static void finish(struct service *service, void (*sync)(void))
+static void await_host(struct service *service)
 {
 	long long deadline = clock_ms() + STALLED_MS;
 	size_t left = SIZE_MAX;
 
-	service->over = true;
-	if (service->channel->config->console) {
-		sync();
-		return;
-	}
-	service->acknowledged = false;
-	channel_flush(service->channel); /* the news travel while the disk is being written */
-	sync();
 	while (!service->acknowledged && clock_ms() < deadline) {
 		size_t queued = service->channel->out_end - service->channel->out_start;
 
@@ -395,6 +480,33 @@ static void finish(struct service *service, void (*sync)(void))
 		left = queued;
 		step(service, deadline);
 	}
+}
+
+/* The service has ended, or the init has been given up: the former is its matter first. */
+static void finish_foreign(struct service *service)
+{
+	struct foreign *foreign = service->foreign;
+
+	if (main_task(service)->running)
+		return;
+	await_host(service);
+	foreign_stop(foreign, POWER_OFF_MS);
+	while (clock_ms() < foreign->give_up_at)
+		step(service, foreign->give_up_at);
+}
+
+static void finish(struct service *service, void (*sync)(void))
+{
+	bool beside = service->foreign && !service->foreign->failed;
+
+	service->over = true;
+	service->acknowledged = false;
+	channel_flush(service->channel); /* the news travel while the disk is being written */
+	if (beside)
+		finish_foreign(service);
+	sync();
+	if (!beside && !service->channel->config->console)
+		await_host(service);
 }
 
 void service_fail(struct channel *channel, const struct failure *failure, void (*sync)(void))
@@ -408,7 +520,7 @@ void service_fail(struct channel *channel, const struct failure *failure, void (
 	finish(&service, sync);
 }
 
-void service_run(const struct machine *machine, struct channel *channel, void (*sync)(void))
+void service_run(const struct machine *machine, struct channel *channel, struct foreign *foreign, void (*sync)(void))
 {
 	static struct service service;
 	struct failure failure;
@@ -422,7 +534,13 @@ void service_run(const struct machine *machine, struct channel *channel, void (*
 		finish(&service, sync);
 		return;
 	}
-	if (start(&service, &failure)) {
+	if (foreign) {
+		struct process none = { .input = -1, .output = -1, .error = -1, .report = -1 };
+
+		service.foreign = foreign;
+		task_begin(main_task(&service), PROCESS_MAIN, TASK_PROGRAM, &none);
+		main_task(&service)->starting = false;
+	} else if (start(&service, &failure)) {
 		service_fail(channel, &failure, sync);
 		return;
 	}

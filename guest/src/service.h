@@ -7,6 +7,7 @@
 #include "channel.h"
 #include "document.h"
 #include "failure.h"
+#include "foreign.h"
 #include "health.h"
 #include "restart.h"
 #include "task.h"
@@ -28,12 +29,13 @@ struct service {
 	struct restart restart;
 	long long started_at, restart_at;
 	struct health health;
+	struct foreign *foreign; /* the image's own init, NULL where it is us */
 	struct task tasks[MAX_TASKS]; /* the first is the machine's process */
 };
 
-/* Greet the host, run the process, relay, reap, report. `sync` makes the disks clean once every process is gone.
+/* Greet the host, run the process (or see what `foreign` does with it), relay, reap, report. `sync` makes the disks clean once every process is gone.
  * Returns when the machine may power off. */
-void service_run(const struct machine *machine, struct channel *channel, void (*sync)(void));
+void service_run(const struct machine *machine, struct channel *channel, struct foreign *foreign, void (*sync)(void));
 
 /* Tell the host, and the console, why there will be no process. Returns when the machine may power off. */
 void service_fail(struct channel *channel, const struct failure *failure, void (*sync)(void));
