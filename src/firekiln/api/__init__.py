@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from firekiln.api.bases import create_base
     from firekiln.api.builds import StageEngine, base_configs, build, check
     from firekiln.api.exports import export
+    from firekiln.api.host import HostReport, examine_host
     from firekiln.api.images import BuildResult, Pull, ensure_image, parse_platform
     from firekiln.api.machines import run
     from firekiln.api.registries import credentials, login, pull, push, push_container_disk
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveFormat",
     "BuildResult",
+    "HostReport",
     "Pull",
     "StageEngine",
     "base_configs",
@@ -34,6 +36,7 @@ __all__ = [
     "create_base",
     "credentials",
     "ensure_image",
+    "examine_host",
     "export",
     "import_image",
     "load",
@@ -52,6 +55,7 @@ _HOMES = {
     "bases": ("create_base",),
     "builds": ("StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),
+    "host": ("HostReport", "examine_host"),
     "images": ("BuildResult", "Pull", "ensure_image", "parse_platform"),
     "machines": ("run",),
     "registries": ("credentials", "login", "pull", "push", "push_container_disk"),

@@ -7,16 +7,19 @@ panics, having found no root, within a fraction of a second. The answer is remem
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from firekiln.machine.boards import MICROVM, Board, board_of
+from firekiln.machine.boards import BOARDS, MICROVM, Board, board_of
 from firekiln.machine.hostfacts import HostFacts
 from firekiln.machine.qemu import BARE, Qemu, identity
 from firekiln.machine.tsc import host_tsc_khz
 from firekiln.machine.vmm import spawn
+from firekiln.values import dataclass
 
 _DEVICE = Path("/dev/kvm")
 _FIRST_WORD = 0.5
@@ -30,8 +33,7 @@ def choose_qemu(kernel: Path, digest: str, facts: HostFacts, architecture: str =
     The first time after the host's boot this takes up to a second, where /dev/kvm is there and usable by this user.
     """
     board = board_of(architecture)
-    vmm = identity(board)
-    if kvm_works(kernel, digest, facts, vmm, board):
+    if kvm_works(kernel, digest, facts, qemu_trial(board)):
         return Qemu(accelerator="kvm", board=board)
     if board is not MICROVM:
         return Qemu(accelerator="tcg", board=board)
@@ -46,14 +48,49 @@ def kvm_is_open(board: Board = MICROVM) -> bool:
     return os.uname().machine == board.host and os.access(_DEVICE, os.R_OK | os.W_OK)
 
 
-def kvm_works(kernel: Path, digest: str, facts: HostFacts, vmm: str, board: Board = MICROVM) -> bool:
-    """Whether KVM runs `kernel` in the VMM of that identity, as remembered or by a trial."""
-    if not kvm_is_open(board):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A VMM by which KVM can be tried: `boots` tells whether a bare kernel got as far as looking for its root."""
+
+    name: str
+    identity: str
+    board: Board
+    boots: Callable[[Path], bool]
+
+
+def qemu_trial(board: Board = MICROVM) -> Trial:
+    """MissingProgramError where there is no QEMU."""
+    return Trial(
+        name="QEMU", identity=identity(board), board=board, boots=lambda kernel: got_far(probe_argv(kernel, board))
+    )
+
+
+def firecracker_trial() -> Trial:
+    """For a host without QEMU, and of its own architecture. MissingProgramError where there is no Firecracker."""
+    from firekiln.machine.firecracker.configuration import probe  # noqa: PLC0415 - most hosts have QEMU
+    from firekiln.machine.firecracker.vmm import PROGRAM, firecracker_identity  # noqa: PLC0415 - ditto
+
+    def boots(kernel: Path) -> bool:
+        file = os.memfd_create("firekiln-probe", 0)
+        try:
+            os.write(file, json.dumps(probe(kernel)).encode())
+            argv = [PROGRAM, "--no-api", "--level", "Off", "--config-file", f"/proc/self/fd/{file}"]
+            return got_far(argv, pass_fds=[file])
+        finally:
+            os.close(file)
+
+    board = next(board for board in BOARDS.values() if board.host == os.uname().machine)
+    return Trial(name="Firecracker", identity=firecracker_identity(PROGRAM), board=board, boots=boots)
+
+
+def kvm_works(kernel: Path, digest: str, facts: HostFacts, trial: Trial) -> bool:
+    """Whether KVM runs `kernel` in that VMM, as remembered or by a trial."""
+    if not kvm_is_open(trial.board):
         return False
-    key = f"kvm {vmm} {digest}"
+    key = f"kvm {trial.identity} {digest}"
     known = facts.get(key, bool)
     if known is None:
-        known = try_kvm(kernel, board)
+        known = trial.boots(kernel)
         facts.put(key, known)
     return known
 
@@ -75,9 +112,9 @@ def probe_argv(kernel: Path, board: Board = MICROVM) -> list[str]:
     ]
 
 
-def try_kvm(kernel: Path, board: Board = MICROVM) -> bool:
-    """Boot `kernel` under KVM; True when it got as far as looking for its root. Takes at most a second."""
-    process = spawn(probe_argv(kernel, board), hint=board.hint)
+def got_far(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> bool:
+    """Run a VMM; True when its guest got as far as looking for its root. Takes at most a second."""
+    process = spawn(argv, pass_fds=pass_fds)
     assert process.stdout is not None
     assert process.stderr is not None
     start = time.monotonic()

@@ -17,12 +17,13 @@ from firekiln.machine.firecracker.configuration import (
     Request,
     configuration,
     kernel_command_line,
+    probe,
     requests,
 )
 from firekiln.machine.firecracker.devices import Balloon, Devices, RateLimit, Tap, TokenBucket
 from firekiln.machine.firecracker.snapshot import Snapshot, load, save
 from firekiln.machine.firecracker.version import is_safe, parse_version
-from firekiln.machine.spec import GIB, BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
 
 LIMIT = RateLimit(bandwidth=TokenBucket(size=10 << 20, burst=1 << 20), operations=TokenBucket(size=1000, refill_ms=100))
 TAP = Tap(name="fk-0123456789ab", mac="52:54:00:01:02:03")
@@ -74,6 +75,12 @@ def test_starting_snapshots_and_their_loading_are_what_the_description_allows(ap
     assert api.refusal(request_.method, request_.path, request_.body) is None
 
 
+def test_the_trial_of_kvm_is_what_the_description_allows(api):
+    document = probe(Path("/k/vmlinux"))
+    assert api.breach(document, {"$ref": "#/definitions/FullVmConfiguration"}) is None
+    assert "initrd_path" not in document["boot-source"]
+
+
 def test_the_description_refuses_what_is_wrong(api):
     body = configuration(spec(), Devices(), vsock="vsock")["drives"][0]
     assert "unknown field" in api.refusal("PUT", "/drives/drive0", {**body, "serial": "layer0"})
@@ -106,6 +113,9 @@ def test_firecracker_refuses_what_it_has_no_device_for():
     with pytest.raises(UsageError, match="no user network"):
         configuration(networked, Devices(), vsock="v")
     assert configuration(networked, Devices(tap=TAP), vsock="v")["network-interfaces"][0]["iface_id"] == "eth0"
+    sharing = spec(shares=(SharedFolder(tag="t", path=Path("/src"), readonly=True),))
+    with pytest.raises(UsageError, match="shares no folders of the host: /src"):
+        configuration(sharing, Devices(), vsock="v")
     with pytest.raises(UsageError, match="33 processors"):
         configuration(spec(vcpus=33), Devices(), vsock="v")
     for name in ("", "sixteen-letters-", "a/b", "a b", ".."):

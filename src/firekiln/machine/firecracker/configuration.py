@@ -6,6 +6,7 @@ that is taken (see `version`).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal, cast
 
 from firekiln.errors import UsageError
@@ -63,6 +64,11 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
     """
     if not 1 <= spec.vcpus <= VCPU_LIMIT:
         raise UsageError(f"{spec.vcpus} processors: Firecracker takes 1 to {VCPU_LIMIT}")
+    if spec.shares:
+        raise UsageError(
+            f"Firecracker shares no folders of the host: {spec.shares[0].path}",
+            hint="use a volume (-v NAME:/path), or run it by QEMU (--vmm qemu)",
+        )
     if spec.network is not None and devices.tap is None:
         raise UsageError(
             "Firecracker has no user network: it takes frames from a tap interface",
@@ -100,6 +106,18 @@ def requests(made: dict[str, Json]) -> tuple[Request, ...]:
 
 
 _IDENTIFIERS: Final = {"drives": "drive_id", "network-interfaces": "iface_id"}
+
+
+def probe(kernel: Path) -> dict[str, Json]:
+    """A bare kernel, which prints from its first moment, and panics for want of a root: the trial of KVM."""
+    return {
+        "boot-source": {
+            "kernel_image_path": str(kernel),
+            "boot_args": "console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1 cryptomgr.notests",
+        },
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
+        "drives": [],
+    }
 
 
 def kernel_command_line(spec: MachineSpec) -> str:

@@ -69,7 +69,7 @@ class Firecracker:
     channel: Vsock = field(default_factory=Vsock, init=False)
 
     def identity(self) -> str:
-        return program_identity(shutil.which(self.executable), PROGRAM, hint=HINT)
+        return firecracker_identity(self.executable)
 
     def launch(self, spec: MachineSpec) -> Guest:
         """As Vmm says. The guest's `channel` is a listening socket, until the guest has connected to it."""
@@ -139,6 +139,11 @@ class Firecracker:
             said = _last_line(complaints)
             raise MachineError(f"{error.message}: {said}" if said else error.message, hint=error.hint) from error
         return client
+
+
+def firecracker_identity(executable: str) -> str:
+    """Which Firecracker is installed. MissingProgramError where none is."""
+    return program_identity(shutil.which(executable), PROGRAM, hint=HINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
