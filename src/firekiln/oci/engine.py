@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import field
 from types import TracebackType
@@ -19,10 +20,14 @@ from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
 
 if TYPE_CHECKING:
+    import requests
     from docker import APIClient
 
 _SILENCE: Final = 300
 """Seconds without a byte until an engine is given up; while it builds it may be silent for ever."""
+_PATIENCE: Final = 20.0
+_PAUSE: Final = 0.2
+"""Seconds for removing what an interrupted build left, and between two attempts."""
 _INTERMEDIATE: Final = re.compile(r"^ ---> ([0-9a-f]{12})\n?$")
 
 
@@ -55,6 +60,8 @@ class DockerEngine:
 
     def __init__(self, client: APIClient) -> None:
         self._client = client
+        self._answers: list[requests.Response] = []
+        client.hooks["response"].append(lambda answer, *_, **__: self._answers.append(answer))
 
     @classmethod
     def connect(cls) -> DockerEngine:
@@ -109,6 +116,7 @@ class DockerEngine:
         """
         known = self._ids()
         made: list[str] = []
+        self._answers.clear()
         try:
             with _engine_errors():
                 for line in self._client.build(**_request(wanted)):
@@ -117,8 +125,9 @@ class DockerEngine:
                     made += _INTERMEDIATE.findall(text)
                     output(text)
         except BaseException:
-            with suppress(EngineError):
-                self._remove_new(made, known)
+            for answer in self._answers:
+                answer.close()  # which is how the engine learns that nobody wants it any more
+            self._remove_new(made, known)
             raise
 
     def remove(self, name: str) -> None:
@@ -132,12 +141,30 @@ class DockerEngine:
         with _engine_errors():
             return {str(item["Id"]) for item in self._client.images(all=True)}
 
-    def _remove_new(self, made: list[str], known: set[str]) -> None:
-        """Remove the images without names that a build's steps made, the last first; none that was there before."""
-        for short in reversed(made):
-            for identity in sorted(self._ids() - known):
-                if identity.startswith(f"sha256:{short}"):
-                    self.remove(identity)
+    def _remove_new(self, made: Sequence[str], known: set[str]) -> None:
+        """Remove the images without names that a build's steps made, the last first; none that was there before.
+
+        An engine takes its time to end the step that is running, whose image it does not let go until then.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                left = self._ids() - known
+            except EngineError:
+                return  # it is gone itself
+            try:
+                for image in _among(made, left):
+                    self.remove(image)
+            except EngineError:
+                time.sleep(_PAUSE)
+            else:
+                return
+
+
+def _among(shorts: Sequence[str], ids: set[str]) -> Iterator[str]:
+    """Those of `ids` that begin as the last, the one before … of `shorts` says."""
+    for short in reversed(shorts):
+        yield from sorted(identity for identity in ids if identity.startswith(f"sha256:{short}"))
 
 
 def _endpoint() -> dict[str, Any]:
