@@ -31,6 +31,7 @@ def running_engine(folder: Path):
     argv = ["unshare", "--mount", "--propagation", "private", DOCKERD, "--cgroup-parent", group]
     argv += ["--data-root", folder / "data", "--exec-root", folder / "exec", "-p", folder / "pid"]
     argv += ["-H", f"unix://{socket}", "--iptables=false", "--bridge=none"]
+    argv += ["--exec-opt", "native.cgroupdriver=cgroupfs"]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
     try:
