@@ -1,4 +1,5 @@
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -180,11 +182,21 @@ def test_compressed_archives_lie_decompressed_in_the_spool(tmp_path, kind):
     assert (tmp_path / "spool").read_bytes() == plain
 
 
-def test_several_gzip_members_are_one_stream(tmp_path):
-    plain = archive(tmp_path / "a.tar", ("f", os.urandom(100_000))).read_bytes()
-    joined = io.BytesIO(gzip.compress(plain[:50_000]) + gzip.compress(plain[50_000:]))
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+def test_several_gzip_members_or_zstd_frames_are_one_stream(tmp_path, compress):
+    plain = archive(tmp_path / "a.tar", ("f", os.urandom(1_000_000))).read_bytes()
+    joined = io.BytesIO(compress(plain[:50_000]) + compress(b"") + compress(plain[50_000:]))
     tar.read(joined, spool=tmp_path / "spool")
     assert (tmp_path / "spool").read_bytes() == plain
+
+
+def test_a_full_disk_ends_the_reading_of_a_stream(tmp_path):
+    plain = io.BytesIO(archive(tmp_path / "a.tar", ("f", bytes(20_000_000))).read_bytes())
+    with pytest.raises(OSError, match="No space left") as caught:
+        tar.read(plain, spool="/dev/full")
+    assert caught.value.errno == errno.ENOSPC
+    assert plain.tell() < len(plain.getvalue())
+    assert not [thread for thread in threading.enumerate() if thread.name == "spool"]
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)

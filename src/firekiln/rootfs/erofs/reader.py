@@ -10,9 +10,10 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import field
 from functools import partial
+from operator import lt
 from struct import error as StructError  # noqa: N812 - the name says what it is
 from typing import NamedTuple
 
@@ -314,6 +315,8 @@ class _Image:
         if inode.size > limit:
             raise ValueError(f"{inode.size} bytes")
         self._spend(inode.size)
+        if inode.layout == Layout.FLAT_INLINE and inode.size < self.block:  # nearly always
+            return self._bytes(inode.behind, inode.size)
         parts = (self._bytes(extent.offset, extent.length) for extent in self._extents(inode))
         data = b"".join(parts)
         if len(data) < inode.size:
@@ -347,19 +350,15 @@ class _Image:
         return entries
 
 
-def _directory_block(data: bytes) -> Iterator[tuple[bytes, int]]:
+def _directory_block(data: bytes) -> Iterable[tuple[bytes, int]]:
     """Names and nids of one block of a directory."""
     size = int.from_bytes(data[8:10], "little")  # the first entry's nameoff: where the entries end
     if size % DIRENT.size or not DIRENT.size <= size < len(data):
         raise ValueError("a broken block of entries")
-    entries = list(DIRENT.iter_unpack(data[:size]))
-    end = data.find(b"\0", entries[-1][1])
-    starts = [nameoff for _, nameoff, _, _ in entries]
-    ends = [*starts[1:], end if end >= 0 else len(data)]
+    nids, starts, _, _ = zip(*DIRENT.iter_unpack(data[:size]), strict=True)
+    end = data.find(b"\0", starts[-1])
+    ends = (*starts[1:], end if end >= 0 else len(data))
     names = data[size : ends[-1]]
-    if b"/" in names or b"\0" in names:
+    if b"/" in names or b"\0" in names or not all(map(lt, starts, ends)):
         raise ValueError("a broken entry")
-    for (nid, start, _, _), stop in zip(entries, ends, strict=True):
-        if not start < stop:
-            raise ValueError("a broken entry")
-        yield data[start:stop], nid
+    return zip(map(data.__getitem__, map(slice, starts, ends)), nids, strict=True)

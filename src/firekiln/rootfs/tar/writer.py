@@ -50,9 +50,12 @@ def write(tree: Tree, out: int) -> Written:
     return _write(tree, out)
 
 
-def pieces(tree: Tree) -> Iterator[bytes]:
-    """The archive's bytes in order, about CHUNK at a time, for whoever compresses them. RootfsError as `write`."""
-    return _gathered(_archive(tree))
+def pieces(tree: Tree, *, root: bool = True) -> Iterator[bytes]:
+    """The archive's bytes in order, about CHUNK at a time, for whoever compresses them. RootfsError as `write`.
+
+    Without `root` the root directory itself is left out: unpacked into a directory, that keeps its own metadata.
+    """
+    return _gathered(_archive(tree, root=root))
 
 
 def digest(tree: Tree) -> str:
@@ -85,10 +88,10 @@ def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(gathered)
 
 
-def _archive(tree: Tree) -> Iterator[bytes]:
+def _archive(tree: Tree, *, root: bool) -> Iterator[bytes]:
     first: dict[int, bytes] = {}
     with Sources() as sources:
-        for path, node in _all(tree):
+        for path, node in _all(tree, root=root):
             if isinstance(node, Whiteout):
                 above, slash, name = path.rpartition(b"/")
                 yield from _member(above + slash + _WHITEOUT + name, b"0", _NO_META)
@@ -108,8 +111,9 @@ def _archive(tree: Tree) -> Iterator[bytes]:
     yield bytes(2 * BLOCK)
 
 
-def _all(tree: Tree) -> Iterator[tuple[bytes, Node]]:
-    yield b".", tree
+def _all(tree: Tree, *, root: bool) -> Iterator[tuple[bytes, Node]]:
+    if root:
+        yield b".", tree
     for path, node in walk(tree):
         if path.rpartition(b"/")[2].startswith(_WHITEOUT):
             raise RootfsError(f"/{shown(path)}: a layer's archive cannot hold a name that begins with .wh.")
