@@ -17,7 +17,7 @@ import isolation
 from firecrackers import programs
 from firekiln.errors import MachineError
 from firekiln.machine.firecracker.jailer import Jail, Placed, jailed, jailer_argv, make_tree, remove_tree, user_of
-from firekiln.machine.firecracker.vmm import Firecracker, Jailing, accept
+from firekiln.machine.firecracker.vmm import Firecracker, Jailing
 from firekiln.machine.spec import MIB, BlockDevice, MachineSpec
 
 pytestmark = [pytest.mark.root, isolation.needs_root]
@@ -165,7 +165,7 @@ def jailing(jail, tmp_path, monkeypatch):
 def test_a_jailed_guest_runs_as_its_own_user_in_its_own_root_and_leaves_nothing(spec, folder, jailing):
     with Firecracker(folder=folder, jailing=jailing).launch(spec) as guest:
         select.select([guest.channel], [], [], 20)
-        with accept(guest.channel) as channel:
+        with guest.channel.accept()[0] as channel:
             said = json.loads(channel.makefile().readline())
         assert said["uid"] == jailing.jail.uid
         assert {"kernel", "drive0", "drive1", "api.sock", "vsock_1024"} <= set(said["cwd"])

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -95,6 +95,14 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
             "help": "Whose PID 1: firekiln's, or the image's with the command as its service (--init=image).",
         },
     ),
+    (
+        ("--vmm",),
+        {
+            "type": click.Choice(["auto", "qemu", "firecracker"]),
+            "default": "auto",
+            "help": "What runs the machine.  [default: auto]",
+        },
+    ),
     (("--kernel",), {"metavar": "FILE", "help": "Boot this kernel (ELF or bzImage) in place of the store's."}),
     (("--disk-size",), {"metavar": "SIZE", "help": "The writable disk's size; it takes what is used.  [default: 10g]"}),
     (("--cidfile",), {"metavar": "FILE", "help": "Write the machine's id to this file."}),
@@ -171,6 +179,7 @@ def run_options(
     shm_size: str | None,
     workdir: str | None,
     kernel: str | None,
+    vmm: Literal["auto", "qemu", "firecracker"],
     stop_timeout: int,
     interactive: bool,
     tty: bool,
@@ -210,6 +219,7 @@ def run_options(
         shm_size=parse_size(shm_size, "--shm-size") if shm_size else 0,
         working_dir=workdir,
         kernel=Path(kernel) if kernel else None,
+        vmm=vmm,
         stop_timeout=float(stop_timeout),
         stdin=interactive,
         tty=Terminal(rows=rows, columns=columns) if tty else None,

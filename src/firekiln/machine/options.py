@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from firekiln.errors import UsageError
 from firekiln.machine.contract import Mount, Network, Restart, TmpfsMount
 from firekiln.machine.process import DEFAULT_STOP_TIMEOUT_MS, Overrides, Process, Rlimit, Terminal
-from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork
+from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork, VmmName
 from firekiln.oci.config import Healthcheck, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
@@ -70,6 +70,7 @@ class RunOptions:
     disk_size: int = DEFAULT_DISK
     shm_size: int = 0
     kernel: Path | None = None
+    vmm: Literal["auto"] | VmmName = "auto"
 
 
 def effective_config(image: ImageConfig, options: RunOptions) -> ImageConfig:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firekiln.errors import UsageError
 from firekiln.machine.attachments import SHARING, Attachments, attach
+from firekiln.machine.backends import choose_name, fitted, guest_modules
 from firekiln.machine.boards import board_of
 from firekiln.machine.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
 from firekiln.machine.drives import layer_drives, make_scratch
@@ -37,10 +38,9 @@ from firekiln.machine.options import (
     published,
 )
 from firekiln.machine.process import Process
-from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.services import own_init
 from firekiln.machine.settings import Settings
-from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.spec import BlockDevice, MachineSpec, UserNetwork
 from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.stream import Stream
 from firekiln.machine.supervise import abandon, detach, discard, launch, lease_name, sweep
@@ -87,7 +87,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     hostname = options.hostname or machine_id[:_SHORT_ID]
     process = Process.from_image(config, overrides(options), hostname=hostname)
     kernel = _kernel(store, options, image.image.platform.architecture, progress)
-    ports = allocate(requests)
+    ports, vmm = allocate(requests), choose_name(options.vmm, kernel.architecture)
 
     state = State(store.machines)
     sweep(state)
@@ -98,8 +98,9 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     init = own_init(options.init, tree, process, options.restart, machine_id=machine_id, stop_timeout=timeout)
     attached = _attach(store, combine(options.mounts, config.volumes), folder, kernel, progress)
     undo.callback(attached.discard, store)
-    spec = _spec(options, kernel=kernel, machine_id=machine_id, folder=folder, layers=drives, ports=ports)
-    spec = _attached(spec, attached)
+    # Firecracker has no user network, and says so where ports are to be published.
+    network = UserNetwork(mac=mac_address(machine_id), ports=ports) if vmm == "qemu" or ports else None
+    spec = _attached(_spec(options, kernel, machine_id, folder=folder, layers=drives, network=network), attached)
     settings = Settings(
         spec=spec,
         kernel_digest=kernel.digest,
@@ -113,6 +114,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
         restart=(options.restart.policy, options.restart.retries),
         health=health is not None,
         read_only=options.read_only,
+        vmm=vmm,
     )
     record, lock = state.create(
         Record(
@@ -133,7 +135,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
             document = replace(document, init=init.init, files=init.files)
         attached.prepare(store, tree)
         with store_errors(folder, "cannot prepare the machine in"):
-            write_initramfs(spec.initramfs, _base_initramfs(store, kernel), document)
+            _write_initramfs(store, kernel, settings, document)
         make_scratch(folder / _SCRATCH, options.disk_size)
     except BaseException:
         discard(state, machine_id)
@@ -195,12 +197,12 @@ def _kernel(store: Store, options: RunOptions, architecture: str, progress: Prog
 
 def _spec(
     options: RunOptions,
-    *,
     kernel: Kernel,
     machine_id: str,
+    *,
     folder: Path,
     layers: Sequence[Layer],
-    ports: tuple[PublishedPort, ...],
+    network: UserNetwork | None,
 ) -> MachineSpec:
     drives = [BlockDevice(serial=_serial(n), path=layer.path, readonly=True) for n, layer in enumerate(layers)]
     return MachineSpec(
@@ -211,7 +213,7 @@ def _spec(
         drives=(*drives, BlockDevice(serial=_SCRATCH, path=folder / _SCRATCH, readonly=False)),
         vcpus=options.vcpus,
         memory=options.memory,
-        network=UserNetwork(mac=mac_address(machine_id), ports=ports),
+        network=network,
     )
 
 
@@ -247,9 +249,6 @@ def _document(
     hostname: str,
     layers: Sequence[Layer],
 ) -> MachineDocument:
-    network = spec.network
-    assert network is not None
-    interface = Interface(address=network.address, gateway=network.gateway)
     return MachineDocument(
         hostname=hostname,
         root=Root(
@@ -258,7 +257,7 @@ def _document(
             read_only=options.read_only,
         ),
         process=process,
-        network=guest_network(network, options, Network(interfaces=(interface,))),
+        network=_network(spec.network, options),
         mounts=mounts(options),
         sysctls=options.sysctls,
         restart=options.restart,
@@ -267,10 +266,23 @@ def _document(
     )
 
 
-def _base_initramfs(store: Store, kernel: Kernel) -> Path:
+def _network(network: UserNetwork | None, options: RunOptions) -> Network:
+    if network is None:
+        return Network()
+    interface = Interface(address=network.address, gateway=network.gateway)
+    return guest_network(network, options, Network(interfaces=(interface,)))
+
+
+def _write_initramfs(store: Store, kernel: Kernel, settings: Settings, document: MachineDocument) -> None:
+    spec = settings.spec
+    base = _base_initramfs(store, kernel, guest_modules(settings.vmm))
+    write_initramfs(spec.initramfs, base, fitted(settings.vmm, spec, document))
+
+
+def _base_initramfs(store: Store, kernel: Kernel, wanted: Sequence[str]) -> Path:
     """The part of the initramfs that is the same for every machine of a kernel, made once."""
     pid1 = pid1_path(kernel.architecture).read_bytes()
-    modules = kernel.modules_for(GUEST_MODULES)
+    modules = kernel.modules_for(wanted)
     key = json.dumps([hashlib.sha256(pid1).hexdigest(), kernel.digest, [module.name for module in modules]])
     path = store.machines / "cache" / f"initramfs-{hashlib.sha256(key.encode()).hexdigest()}"
     if not store.integrity.is_known(path):

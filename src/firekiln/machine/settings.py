@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firekiln.machine.mountpoint import MountPoint
-from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
+from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork, VmmName
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
 
@@ -34,6 +34,7 @@ class Settings:
     restart: tuple[str, int] = ("no", 0)
     health: bool = False
     read_only: bool = False
+    vmm: VmmName = "qemu"
 
     def encode(self) -> str:
         return json.dumps(
@@ -45,6 +46,7 @@ class Settings:
                 "auto_remove": self.auto_remove,
                 "mounts": [point.to_json() for point in self.mounts],
                 "restart": list(self.restart),
+                "vmm": self.vmm,
                 **{name: getattr(self, name) for name in _FLAGS},
             }
         )
@@ -60,6 +62,7 @@ class Settings:
             auto_remove=data["auto_remove"],
             mounts=tuple(MountPoint.from_json(point) for point in data.get("mounts", ())),
             restart=(data["restart"][0], data["restart"][1]) if "restart" in data else ("no", 0),
+            vmm=data.get("vmm", "qemu"),
             **{name: data.get(name, False) for name in _FLAGS},
         )
 

@@ -10,6 +10,7 @@ from firekiln.values import dataclass
 
 Accelerator = Literal["kvm", "tcg"]
 Protocol = Literal["tcp", "udp"]
+VmmName = Literal["qemu", "firecracker"]
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError
 from firekiln.machine import control
-from firekiln.machine.accel import choose_qemu
+from firekiln.machine.backends import back_end
 from firekiln.machine.clients import Clients
 from firekiln.machine.ending import End
 from firekiln.machine.hostfacts import HostFacts
@@ -174,7 +174,8 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
     """Run and record; what then is to be told to the clients."""
     try:
         facts = HostFacts(state.folder / "host.json")
-        vmm = choose_qemu(settings.spec.kernel, settings.kernel_digest, facts, settings.spec.architecture)
+        folder = state.folder_of(record.id)
+        vmm = back_end(settings.vmm, settings.spec, settings.kernel_digest, facts, folder)
         with held(state.folder.parent, volumes_used(settings.mounts)):
             end = run.run(clients, vmm)
     except FirekilnError as error:

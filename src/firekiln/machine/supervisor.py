@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -120,15 +121,33 @@ class Supervisor:
 
     def _launch(self, resources: ExitStack) -> None:
         self._guest: Guest = resources.enter_context(self._vmm.launch(self._settings.spec))
-        self._agent = resources.enter_context(Agent(self._guest.channel))
+        if self._guest.is_listening:
+            self._await_agent(resources, self._guest.channel)
+        else:
+            self._agent = resources.enter_context(Agent(self._guest.channel))
+            self._watch(resources, self._agent, self._on_agent)
         pidfd = os.pidfd_open(self._guest.process.pid)
         resources.callback(os.close, pidfd)
         for pipe, take in self._pipes():
             os.set_blocking(pipe.fileno(), False)
             self._watch(resources, pipe, self._reading(pipe, take))
-        self._watch(resources, self._agent, self._on_agent)
         self._watch(resources, pidfd, lambda _: self._on_vmm_end())
         self._deadline = time.monotonic() + _BOOT_DEADLINE
+
+    def _await_agent(self, resources: ExitStack, listener: socket.socket) -> None:
+        """The agent is the guest's that connects; until then it is one whose guest is never heard of."""
+        nobody, other = socket.socketpair()
+        resources.callback(other.close)
+        self._agent = resources.enter_context(Agent(nobody))
+
+        def on_connection(_: int) -> None:
+            with suppress(BlockingIOError):
+                stream, _address = listener.accept()
+                self._unwatch(listener)
+                self._unwatch(self._agent)
+                self._agent = resources.enter_context(Agent(stream))
+
+        self._watch(resources, listener, on_connection)
 
     def _reading(self, pipe: IO[bytes], take: Callable[[bytes], None]) -> Callable[[int], None]:
         return lambda _: self._read_pipe(pipe, take)

@@ -44,13 +44,15 @@ class Vmm(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """A VMM's running process: its console (what the guest writes to the serial port), what it says on stderr, and the
-    host's end of the agent's channel. Leaving the context kills it.
+    host's end of the agent's channel: where `is_listening`, a socket that the guest is yet to connect to. Leaving the
+    context kills it.
     """
 
     process: subprocess.Popen[bytes]
     console: IO[bytes]
     complaints: IO[bytes]
     channel: socket.socket
+    is_listening: bool = False
 
     def __enter__(self) -> Self:
         return self

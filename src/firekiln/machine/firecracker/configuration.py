@@ -72,7 +72,7 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
     if spec.network is not None and devices.tap is None:
         raise UsageError(
             "Firecracker has no user network: it takes frames from a tap interface",
-            hint="run it by QEMU (--vmm qemu), or without a network",
+            hint="run it by QEMU (--vmm qemu), or publish no ports",
         )
     made: dict[str, Json] = {
         "boot-source": {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -97,6 +96,7 @@ class Firecracker:
                 console=process.stdout,
                 complaints=reading,
                 channel=listener,
+                is_listening=True,
                 client=client,
                 held=held.pop_all(),
             )
@@ -187,11 +187,3 @@ def _last_line(complaints: int) -> str:
         return ""
     lines = ["".join(char for char in line if char.isprintable()).strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")
-
-
-def accept(listener: socket.socket) -> socket.socket | None:
-    """The guest's connection, if it is there. One guest has one: the listener stays for when it comes anew."""
-    try:
-        return listener.accept()[0]
-    except BlockingIOError:
-        return None
