@@ -31,6 +31,7 @@ from firekiln.sandbox.limits import LEAST_MEMORY, SHM_SIZE, Limits, Ulimit
 from firekiln.store import Store
 
 if TYPE_CHECKING:
+    from firekiln.build.provenance import Mode
     from firekiln.build.stageengine import Prebuilt
     from firekiln.rootfs.compression import Readable
     from firekiln.sandbox import NamespaceRunner
@@ -75,6 +76,7 @@ def build(
     shm_size: int | None = None,
     allow: Collection[str] = (),
     ca_bundle: str | Path | None = "host",
+    provenance: Mode = "max",
     on_event: Subscriber | None = None,
     store: Store | str | Path | None = None,
     cancel: Flag | None = None,
@@ -100,6 +102,8 @@ def build(
     ulimits     as docker's `--ulimit`: "nofile=1024:2048"; shm_size: of /dev/shm in RUN steps, in bytes
     allow       what RUN steps may ask for: network.host, security.insecure
     ca_bundle   certificates offered to RUN steps: a file, "host" for the host's, None for none
+    provenance  what is kept with the image on how it came about: "max", "none", or "min": without the values of
+                arguments and without steps
     on_event    is called with each progress event (`firekiln.build.events`), in order
     store       an open store, or the folder of one; see `store_root` for None
     cancel      ends the build when it is set
@@ -142,6 +146,7 @@ def build(
             annotations=annotations or {},
             cache_from=tuple(map(parse_cache_from, cache_from)),
             cache_to=tuple(map(parse_cache_to, cache_to)),
+            provenance=provenance,
         )
         bases = sources(opened, events, pull=_pull(pull), engine=engine_images)
         if stage_engine == "docker":

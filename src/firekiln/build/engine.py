@@ -32,6 +32,7 @@ from firekiln.values import dataclass
 
 if TYPE_CHECKING:
     from firekiln.build.cachefile import ImportedCache
+    from firekiln.build.provenance import Contents, Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class BuildRequest:
     annotations: Mapping[str, str] = field(default_factory=dict)
     cache_from: Sequence[CacheFrom] = ()
     cache_to: Sequence[CacheTo] = ()
+    provenance: Mode = "max"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +91,11 @@ class Engine:
                     executor.check(vertex)
             with contextlib.ExitStack() as open_until, Staging(self._store) as staging:
                 caches = self._caches(request, open_until)
-                solved = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
+                solved, contents = self._solve(made, request, executor, staging=staging, caches=caches, cancel=cancel)
                 with self._events.running("exporting to image") as task:
                     staging.flush()
                     self._events.emit(Status(task=task, name="exporting layers", done=True))
-                    image = self._export(made, solved, request)
+                    image = self._export(made, solved, request, contents)
                     self._events.emit(Status(task=task, name=f"writing image {image.digest}", done=True))
                     for name in request.tags:
                         self._events.emit(
@@ -132,9 +134,9 @@ class Engine:
         staging: Staging,
         caches: Caches,
         cancel: Flag,
-    ) -> Mapping[Vertex, Solved]:
+    ) -> tuple[Mapping[Vertex, Solved], Contents]:
         if made.target is None:
-            return {}
+            return {}, {}
         execution = request.execution
         operations = GraphOperations(
             store=self._store,
@@ -153,16 +155,59 @@ class Engine:
         finally:
             operations.note_files()
         caches.note_used()
-        return solved
+        return solved, operations.contents
 
-    def _export(self, made: Plan, solved: Mapping[Vertex, Solved], request: BuildRequest) -> StoredImage:
+    def _export(
+        self, made: Plan, solved: Mapping[Vertex, Solved], request: BuildRequest, contents: Contents
+    ) -> StoredImage:
         layers: tuple[Layer, ...] = ()
         if made.target is not None:
             result = solved[made.target]
             assert result.layers is not None  # the solver makes the target ready, and a target is no bare context
             layers = result.layers
         document = compose(made, solved, now=timestamp(time.time()))
-        return self._store.images.put(document, layers, references=request.tags, annotations=request.annotations)
+        return self._store.images.put(
+            document,
+            layers,
+            references=request.tags,
+            annotations=request.annotations,
+            attest=lambda digest: self._statements(
+                made, solved, request, contents, finished=document.created or "", digest=digest
+            ),
+        )
+
+    def _statements(
+        self,
+        made: Plan,
+        solved: Mapping[Vertex, Solved],
+        request: BuildRequest,
+        contents: Contents,
+        *,
+        finished: str,
+        digest: str,
+    ) -> Mapping[str, bytes]:
+        """What is said of the image, by kind."""
+        if request.provenance == "none":
+            return {}
+        from firekiln.build import provenance  # noqa: PLC0415 - who wants none loads none
+
+        said = provenance.statement(
+            provenance.Definition(
+                dockerfile=request.dockerfile,
+                file=request.file,
+                options=request.options,
+                execution=request.execution,
+                name=request.tags[0] if request.tags else "",
+            ),
+            made,
+            solved,
+            contents=contents,
+            image_of=lambda source: self._resolver.resolve(source.reference, source.platform),
+            mode=request.provenance,
+            finished=finished,
+            digest=digest,
+        )
+        return {provenance.KIND: said}
 
     def _caches(self, request: BuildRequest, open_until: contextlib.ExitStack) -> Caches:
         def warn(problem: str) -> None:

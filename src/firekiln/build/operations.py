@@ -69,6 +69,8 @@ class GraphOperations:
         self._trees: dict[tuple[str, ...], Tree] = {}
         self._guard = threading.Lock()
         self._files: FileDigests | None = None
+        self.contents: dict[Vertex, set[tuple[str, str]]] = {}
+        """What was read of sources that are no stacks of layers: paths, and digests of what lay there."""
 
     def probe(self, vertex: Vertex, inputs: Inputs, task: Task) -> Solved | None:
         match vertex.op:
@@ -86,7 +88,7 @@ class GraphOperations:
             return None
         if any(item is not None and not item.chain and item.tree is None for item in inputs):
             return None
-        return self._key(vertex.op, inputs, [item.chain if item is not None else None for item in inputs])
+        return self._key(vertex, vertex.op, inputs, [item.chain if item is not None else None for item in inputs])
 
     def content_key(self, vertex: Vertex, inputs: Inputs) -> str | None:
         op = vertex.op
@@ -94,7 +96,7 @@ class GraphOperations:
         if not isinstance(op, FileOp | ExecOp) or not read or not cachekey.reads_content(op):
             return None
         base = inputs[0].chain if inputs[0] is not None else None
-        return self._key(op, inputs, [base, *(None if item is None else "" for item in inputs[1:])])
+        return self._key(vertex, op, inputs, [base, *(None if item is None else "" for item in inputs[1:])])
 
     def find(self, key: str) -> Solved | None:
         found = self._caches.find(key)
@@ -173,16 +175,22 @@ class GraphOperations:
             self._staging.record(dict.fromkeys(keys, result), layer, lock.transfer())
         return Solved(chain=result.chain, digests=digests, created=result.created, layers=layers)
 
-    def _key(self, op: FileOp | ExecOp, inputs: Inputs, chains: Sequence[str | None]) -> str:
+    def _key(self, vertex: Vertex, op: FileOp | ExecOp, inputs: Inputs, chains: Sequence[str | None]) -> str:
         from firekiln.build.ops import content  # noqa: PLC0415 - RUN alone needs no content
 
         def read(index: int, part: Copy | BindMount | CacheMount) -> str:
-            solved = inputs[index]
+            solved, source = inputs[index], vertex.inputs[index]
             tree = self._tree(solved)
-            digests = self._digests() if solved is not None and solved.tree is not None else None
+            files = source is not None and solved is not None and solved.tree is not None
+            digests = self._digests() if files else None
             if isinstance(part, Copy):
-                return content.copy_key(part, tree, digests)
-            return content.path_key(part.source, tree, digests)
+                path, digest = part.src, content.copy_key(part, tree, digests)
+            else:
+                path, digest = part.source, content.path_key(part.source, tree, digests)
+            if source is not None and files:
+                with self._guard:
+                    self.contents.setdefault(source, set()).add((path, digest))
+            return digest
 
         return cachekey.vertex_key(op, chains, read, self._surroundings)
 

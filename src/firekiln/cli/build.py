@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypedDict, Unpack
+from typing import BinaryIO, Literal, TypedDict, Unpack
 
 import click
 
@@ -67,6 +67,7 @@ class _Options(TypedDict):
     shm_size: str | None
     allow: tuple[str, ...]
     ca_bundle: str
+    provenance: str
     progress: str
     quiet: bool
     iidfile: Path | None
@@ -114,6 +115,12 @@ class _Options(TypedDict):
 @click.option("--shm-size", metavar="BYTES", help="Size of /dev/shm in RUN steps (default: 64m).")
 @click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="network.host or security.insecure.")
 @click.option("--ca-bundle", default="host", metavar="host|FILE|none", help="Certificates offered to RUN steps.")
+@click.option(
+    "--provenance",
+    default="mode=max",
+    metavar="true|false|mode=max|mode=min",
+    help="What is kept on how the image came about.",
+)
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
@@ -170,6 +177,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             shm_size=_size("--shm-size", options["shm_size"]),
             allow=_allowed(options["allow"]),
             ca_bundle=None if options["ca_bundle"] == "none" else options["ca_bundle"],
+            provenance=_provenance(options["provenance"]),
             on_event=view,
             store=obj["root"],
         )
@@ -306,6 +314,19 @@ def _size(option: str, text: str | None) -> int | None:
         return parse_size(text) if text is not None else None
     except ValueError as error:
         raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g") from error
+
+
+def _provenance(text: str) -> Literal["max", "min", "none"]:
+    """As docker's `--provenance` reads it."""
+    match text.lower():
+        case "true" | "mode=max":
+            return "max"
+        case "mode=min":
+            return "min"
+        case "false" | "disabled=true":
+            return "none"
+        case _:
+            raise UsageError(f"--provenance {text}: give true, false, mode=max or mode=min")
 
 
 def _allowed(texts: Sequence[str]) -> Sequence[str]:

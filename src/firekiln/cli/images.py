@@ -64,16 +64,17 @@ def images(  # noqa: PLR0917 - click passes them by keyword
 @click.command
 @click.option("-f", "--format", "style", metavar="FORMAT", help="json, or a template such as {{.Config.User}}.")
 @click.option("--type", "kind", type=click.Choice(["image", "container"]), help="Look for this kind only.")
+@click.option("--provenance", is_flag=True, help="How an image came about: an in-toto statement (SLSA provenance).")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
-def inspect(obj: dict[str, Any], style: str | None, kind: str | None, names: Sequence[str]) -> None:
+def inspect(obj: dict[str, Any], style: str | None, kind: str | None, provenance: bool, names: Sequence[str]) -> None:
     """Show machines and images as JSON in Docker's shape."""
     found: list[dict[str, Any]] = []
     failed: list[FirekilnError] = []
     with Store.open(obj["root"]) as store:
         for name in names:
             try:
-                found.append(_inspected(store, name, kind))
+                found.append(_provenance(store, name) if provenance else _inspected(store, name, kind))
             except ImageNotFoundError as error:
                 failed.append(error)
     if style is None:
@@ -207,6 +208,17 @@ def _inspected(store: Store, name: str, kind: str | None) -> dict[str, Any]:
     if image is None:
         raise ImageNotFoundError(f"No such {'container' if kind == 'container' else kind or 'object'}: {name}")
     return image_json(image)
+
+
+def _provenance(store: Store, name: str) -> dict[str, Any]:
+    image = store.images.get(name)
+    if "provenance" not in image.attestations:
+        raise ImageNotFoundError(
+            f"{name}: there is no provenance of this image",
+            hint="it was pulled, imported, or built with --provenance=false",
+        )
+    statement: dict[str, Any] = json.loads(store.blobs.read(image.attestations["provenance"]))
+    return statement
 
 
 def _machine(store: Store, name: str) -> dict[str, Any] | None:

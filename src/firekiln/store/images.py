@@ -12,7 +12,7 @@ each layer once more for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 from pathlib import Path
@@ -39,6 +39,8 @@ from firekiln.values import dataclass
 
 _REPO_DIGEST = "dev.firekiln.repo-digest"
 """The annotation of an index entry for what a registry knows the image as, under the entry's name."""
+_ATTESTATION = "dev.firekiln.attestation."
+"""The beginning of those for statements about an image: the kind follows, the value is a blob's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ class StoredImage:
     """An image that is in the store as a whole. `references` are its normalised names, perhaps none.
 
     `repo_digests` (`docker.io/library/debian@sha256:…`) say which manifest of a registry it was pulled from or pushed
-    as, for those names of which that is known.
+    as, for those names of which that is known. `attestations` are blobs that say something of it (in-toto statements),
+    by kind: digests.
     """
 
     digest: str
@@ -56,6 +59,7 @@ class StoredImage:
     image: Image
     layers: tuple[Layer, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
+    attestations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -118,11 +122,13 @@ class Images:
         references: Sequence[str] = (),
         annotations: Mapping[str, str] | None = None,
         pulled_as: str = "",
+        attest: Callable[[str], Mapping[str, bytes]] = lambda _: {},
     ) -> StoredImage:
         """Keep an image, made of layers that are in the store, under `references`, which are normalised here.
 
         Another image that bore one of these names for the same platform loses it. `pulled_as` is the digest by which
-        a registry knows the image under these names; `annotations` are the manifest's.
+        a registry knows the image under these names; `annotations` are the manifest's. `attest` answers to the image's
+        digest with statements by kind, which are kept as long as the image and replace earlier ones of their kind.
         """
         names = tuple(normalised(reference) for reference in references)
         config = self._blobs.put(image.encode())
@@ -141,7 +147,8 @@ class Images:
             platform=image.platform,
             annotations={_REPO_DIGEST: pulled_as} if pulled_as else {},
         )
-        index = self._catalog.change(lambda index: _named(index, described, names))
+        statements = {_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in attest(blob.digest).items()}
+        index = self._catalog.change(lambda index: _attested(_named(index, described, names), blob.digest, statements))
         failpoint.reached("image-named")
         return self._load(index, blob.digest)
 
@@ -208,12 +215,18 @@ class Images:
     def needed(self) -> dict[str, set[str]]:
         """The digests of the blobs that each image needs, by its own digest."""
         found: dict[str, set[str]] = {}
-        for digest in {item.digest for item in self._catalog.read().manifests}:
-            found[digest] = {digest}
-            with suppress(DamagedError):
-                manifest = self._manifest(digest)
-                found[digest] |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        for item in self._catalog.read().manifests:
+            if item.digest not in found:
+                found[item.digest] = {item.digest} | self._parts(item.digest)
+            found[item.digest] |= set(_attestations(item).values())
         return found
+
+    def _parts(self, digest: str) -> set[str]:
+        """The digests of the config and the layers; none where the manifest is damaged."""
+        with suppress(DamagedError):
+            manifest = self._manifest(digest)
+            return {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return set()
 
     def damaged(self) -> dict[str, DamagedError]:
         """What is wrong with the images that can't be used, by name, or by digest where they have none."""
@@ -237,6 +250,7 @@ class Images:
             image=Image.from_json(json.loads(self._blobs.read(manifest.config.digest))),
             layers=tuple(self._layers.described(layer.digest, layer.size) for layer in manifest.layers),
             annotations=manifest.annotations,
+            attestations={kind: value for item in own for kind, value in _attestations(item).items()},
         )
 
     def _manifest(self, digest: str) -> Manifest:
@@ -261,6 +275,23 @@ def _plain(item: Descriptor) -> Descriptor:
 def _repo_digest(item: Descriptor) -> str | None:
     name, digest = _name(item), item.annotations.get(_REPO_DIGEST)
     return f"{Reference.parse(name).name}@{digest}" if name and digest else None
+
+
+def _attestations(item: Descriptor) -> dict[str, str]:
+    """The digests of what was said of an image, by kind."""
+    return {
+        name.removeprefix(_ATTESTATION): value
+        for name, value in item.annotations.items()
+        if name.startswith(_ATTESTATION)
+    }
+
+
+def _attested(index: Index, digest: str, statements: Mapping[str, str]) -> Index:
+    """The index with the annotations `statements` at all entries of an image."""
+    return replace(
+        index,
+        manifests=tuple(item.annotated(**statements) if item.digest == digest else item for item in index.manifests),
+    )
 
 
 def _named(index: Index, image: Descriptor, names: Sequence[str]) -> Index:
