@@ -48,7 +48,7 @@ MICROVM: Final = Board(
     # rtc=off would cost two seconds: the kernel then waits for a clock that is not there.
     words=("-M", "microvm,x-option-roms=off,isa-serial=on,rtc=on"),
     places=24,
-    # Linux copies by `rep movsb` where the CPU calls that fast; TCG goes byte by byte: a boot costs a sixth more, logs half.
+    # Linux copies by `rep movsb` where the CPU calls that fast; TCG goes byte by byte: a boot costs a sixth more.
     emulated_cpu="max,-erms,-fsrm",
     hardware_cpu="max",
     console="ttyS0",
