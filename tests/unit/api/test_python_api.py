@@ -95,6 +95,15 @@ def test_importing_the_package_changes_nothing_in_the_process():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_exporting_loads_neither_the_builder_nor_what_only_other_formats_need():
+    program = (
+        "import sys, firekiln.api.exports\n"
+        "needless = tuple('firekiln.' + name for name in ('build', 'dockerfile', 'machine.kernel', 'rootfs.tar'))\n"
+        "assert not [name for name in sys.modules if name.startswith((*needless, 'isal'))]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_every_failure_of_a_build_is_an_error_of_the_tree(tmp_path):
     for options in (
         {"dockerfile": b"FROM"},
