@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,19 @@ from firekiln.store import Store
 docker = pytest.importorskip("docker")
 pytestmark = [*needs_dockerd, pytest.mark.skipif(BUSYBOX is None, reason="needs busybox-static")]
 
+
+def _client():
+    """Debian's client has BuildKit's within itself, later ones want the plugin buildx."""
+    for program in filter(None, ("/usr/bin/docker", shutil.which("docker"))):
+        if Path(program).exists():
+            version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+            plugin = subprocess.run([program, "buildx", "version"], capture_output=True, check=False).returncode == 0
+            if plugin or "version 20." in version:
+                return program
+    return None
+
+
+CLIENT = _client()
 THREE_STAGES = r"""
 ARG VERSION=7
 FROM base:1 AS files
@@ -141,6 +155,23 @@ def test_a_target_stands_on_a_stage_that_the_engine_built(engine, context, roots
     assert get(merged(roots[1], theirs.image), b"read").read() == b"1\n"
     left, right = ours.image.image.config, theirs.image.image.config
     assert (left.env, left.cmd, left.user) == (right.env, right.cmd, right.user)
+    assert state(engine) == before
+
+
+@pytest.mark.skipif(CLIENT is None, reason="needs docker's client with BuildKit")
+def test_buildkit_builds_the_stages_where_the_user_wants_it(engine, context, roots, monkeypatch):
+    monkeypatch.setenv("DOCKER_BUILDKIT", "1")
+    monkeypatch.setenv("PATH", f"{Path(CLIENT).parent}{os.pathsep}{os.environ['PATH']}")
+    mount = "RUN --mount=from=files,source=/out,target=/m cp -a /m/dir /mounted\n"
+    text = THREE_STAGES.replace("COPY --from=0", mount + "COPY --from=0", 1) + "COPY --from=more /mounted /mounted/\n"
+    ours = firekiln.build(context, dockerfile=text.encode(), store=roots[0])
+    before = state(engine)
+    theirs = firekiln.build(context, dockerfile=text.encode(), stage_engine="docker", store=roots[1])
+    left, right = merged(roots[0], ours.image), merged(roots[1], theirs.image)
+    assert not list(differences(clamp(left, 0), clamp(right, 0)))
+    failing = b"FROM base:1 AS a\nRUN exit 3\nFROM scratch\nCOPY --from=a / /\n"
+    with pytest.raises(BuildError, match=r"stage a: .*exit code: 3"):
+        firekiln.build(context, dockerfile=failing, stage_engine="docker", store=roots[1])
     assert state(engine) == before
 
 

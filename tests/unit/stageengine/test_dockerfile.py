@@ -9,14 +9,14 @@ from firekiln.dockerfile.parser import parse_syntax
 from firekiln.errors import BuildError
 
 
-def builds(text, **options):
+def builds(text, *, buildkit=False, **options):
     dockerfile = convert_syntax(parse_syntax(text, file="Dockerfile"))
-    return stage_builds(dockerfile, PlanOptions(**options), lambda index: f"stage:{index}")
+    return stage_builds(dockerfile, PlanOptions(**options), lambda index: f"stage:{index}", buildkit=buildkit)
 
 
 def test_a_stage_becomes_a_file_of_its_own_without_its_name():
     (made,) = builds("FROM debian:12 AS one\nRUN a \\\n  b\nENV A=b\nFROM scratch\nCOPY --from=one /a /b\n")
-    assert made.text == "# escape=\\\nFROM debian:12\nRUN a   b\nENV A=b\n"
+    assert made.text == "# escape=\\\nFROM debian:12\nRUN a \\\n  b\nENV A=b\n"
     assert (made.base, made.context, made.is_base, made.is_read) == ("debian:12", False, False, True)
 
 
@@ -98,3 +98,19 @@ def test_what_came_with_buildkit_is_refused_with_its_place(line):
     with pytest.raises(BuildError, match="classic builder does not know") as error:
         builds(f"FROM a:1 AS one\n{line}\nFROM scratch\nCOPY --from=one / /\n")
     assert error.value.location.start == 2
+
+
+def test_buildkit_gets_heredocs_and_mounts_as_they_are_but_for_the_stages_names():
+    text = (
+        "# syntax=x/y:1\nFROM a:1 AS one\nFROM a:1 AS two\n"
+        "RUN --mount=type=cache,target=/c --mount=from=one,target=/o \\\n"
+        "  --mount=target=/t,from=other <<E\n--mount=from=one\nE\n"
+        "COPY --link \\\n  --from=one /x /x\nFROM scratch\nCOPY --from=two / /\n"
+    )
+    one, two = builds(text, buildkit=True)
+    assert one.text == "# syntax=x/y:1\n# escape=\\\nFROM a:1\n"
+    assert two.text == (
+        "# syntax=x/y:1\n# escape=\\\nFROM a:1\n"
+        "RUN --mount=type=cache,target=/c --mount=from=stage:0,target=/o \\\n  --mount=target=/t,from=other <<E\n"
+        "--mount=from=one\nE\nCOPY --link \\\n  --from=stage:0 /x /x\n"
+    )

@@ -23,6 +23,7 @@ from firekiln.build.solver import CanceledError
 from firekiln.build.sources import ingested
 from firekiln.build.stageengine.dockerfile import StageBuild, stage_builds
 from firekiln.errors import BuildError, EngineError
+from firekiln.oci import engineclient
 from firekiln.oci.blobsource import BlobSource
 from firekiln.oci.engine import DockerEngine, ImageBuild
 from firekiln.oci.layout import RemoteImage
@@ -73,6 +74,7 @@ class DockerStages:
         self._events = events
         self._cancel = cancel or Flag()
         self._stack = ExitStack()
+        self._buildkit = engineclient.wants_buildkit()
         self._token = secrets.token_hex(8)
 
     def __enter__(self) -> Self:
@@ -91,7 +93,7 @@ class DockerStages:
         contexts: dict[str, Context] = {}
         images: dict[str, StoredImage] = {}
         with ExitStack() as temporary:
-            for stage in stage_builds(dockerfile, request.options, self._name):
+            for stage in stage_builds(dockerfile, request.options, self._name, buildkit=self._buildkit):
                 self._build(stage, request, temporary)
                 if not stage.is_base and not stage.is_read:
                     continue
@@ -133,7 +135,8 @@ class DockerStages:
                 self._events.emit(Output(task=task, fd=1, data=text.encode(errors="surrogateescape")))
 
             try:
-                self._engine.build(wanted, output)
+                build = engineclient.build if self._buildkit else self._engine.build
+                build(wanted, output)
             except EngineError as error:
                 raise BuildError(f"stage {stage.name}: {error.message}", hint=error.hint) from error
 

@@ -12,7 +12,7 @@ from typing import Final
 from firekiln.build.plan.options import PlanOptions
 from firekiln.build.plan.planner import Linked, link
 from firekiln.build.plan.stages import reachable
-from firekiln.build.plan.state import SCRATCH, StageState
+from firekiln.build.plan.state import SCRATCH, Command, StageState
 from firekiln.dockerfile import instructions as df
 from firekiln.errors import BuildError, ImageNotFoundError
 from firekiln.oci.config import Image
@@ -22,6 +22,8 @@ from firekiln.values import dataclass
 
 _IMAGE_CONTEXT: Final = "docker-image://"
 _FROM_FLAG: Final = re.compile(r"(?<=\s)--from=\S+")
+_MOUNT_FLAG: Final = re.compile(r"(?<=\s)--mount=\S+")
+_MOUNT_FROM: Final = re.compile(r"(?<=[=,])from=[^,]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,55 +50,107 @@ class StageBuild:
     is_read: bool
 
 
-def stage_builds(dockerfile: df.Dockerfile, options: PlanOptions, image_name: Callable[[int], str]) -> list[StageBuild]:
+def stage_builds(
+    dockerfile: df.Dockerfile, options: PlanOptions, image_name: Callable[[int], str], *, buildkit: bool = False
+) -> list[StageBuild]:
     """The stages that the target needs, itself left out, each after those that it needs.
 
-    `image_name` says under what name a stage's image is built. DockerfileError; BuildError where Docker's classic
-    builder has no such instruction.
+    `image_name` says under what name a stage's image is built. DockerfileError; BuildError where the classic builder
+    has no such instruction, unless they are for BuildKit.
     """
     linked = link(dockerfile, options, _no_base)
     target = linked.target
     needed = reachable([target])
     read = {source for command in target.commands for source in command.sources}
+    writer = _Writer(linked, image_name, buildkit=buildkit)
     return [
-        _stage_build(linked, state, image_name, is_base=state is target.base, is_read=state in read)
+        writer.stage(state, is_base=state is target.base, is_read=state in read)
         for state in linked.stages
         if state in needed and state is not target and _is_own(state)
     ]
 
 
-def _stage_build(
-    linked: Linked, state: StageState, image_name: Callable[[int], str], *, is_base: bool, is_read: bool
-) -> StageBuild:
-    assert state.stage is not None
-    contexts = linked.planning.options.contexts
-    own = state.base is not None and _is_own(state.base)
-    named = SCRATCH if state.base_name == SCRATCH else _source(state.base or state, contexts, image_name, own=own)
-    lines = [f"# escape={linked.planning.dockerfile.escape}", f"FROM {named}"]
-    reads_context = False
-    for command in state.commands:
-        instruction = command.instruction
-        _refuse_unknown(instruction)
-        line = instruction.original
-        if isinstance(instruction, df.Copy) and instruction.source:
-            (source,) = command.sources
-            assert source is not None
-            line = _FROM_FLAG.sub(f"--from={_source(source, contexts, image_name, own=_is_own(source))}", line, count=1)
-        elif isinstance(instruction, df.Copy | df.Add):
-            reads_context = True
-        lines.append(line)
-    return StageBuild(
-        index=state.stage.index,
-        name=state.name,
-        text="\n".join(lines) + "\n",
-        base="" if own or named == SCRATCH else named,
-        build_args=dict(_build_args(linked, state)),
-        context=reads_context,
-        platform=state.platform,
-        no_cache=state.ignore_cache,
-        is_base=is_base,
-        is_read=is_read,
-    )
+class _Writer:
+    """Writes the stages of one file."""
+
+    def __init__(self, linked: Linked, image_name: Callable[[int], str], *, buildkit: bool) -> None:
+        self._linked = linked
+        self._contexts = linked.planning.options.contexts
+        self._image_name = image_name
+        self._buildkit = buildkit
+        self._lines = linked.planning.dockerfile.source.split("\n")
+
+    def stage(self, state: StageState, *, is_base: bool, is_read: bool) -> StageBuild:
+        assert state.stage is not None
+        named = self._base(state)
+        instructions = [command.instruction for command in state.commands]
+        if not self._buildkit:
+            for instruction in instructions:
+                _refuse_unknown(instruction)
+        lines = [*self._directives(), f"FROM {named}", *map(self._command, state.commands)]
+        return StageBuild(
+            index=state.stage.index,
+            name=state.name,
+            text="\n".join(lines) + "\n",
+            base="" if named == SCRATCH or (state.base is not None and _is_own(state.base)) else named,
+            build_args=dict(_build_args(self._linked, state)),
+            context=any(map(_reads_context, instructions)),
+            platform=state.platform,
+            no_cache=state.ignore_cache,
+            is_base=is_base,
+            is_read=is_read,
+        )
+
+    def _directives(self) -> Iterator[str]:
+        dockerfile = self._linked.planning.dockerfile
+        if self._buildkit and dockerfile.syntax is not None:
+            yield f"# syntax={dockerfile.syntax}"
+        yield f"# escape={dockerfile.escape}"
+
+    def _command(self, command: Command) -> str:
+        """The instruction as it is written, but for the stages that it names."""
+        where = command.instruction.location
+        text = "\n".join(self._lines[where.start - 1 : where.end])
+        match command.instruction:
+            case df.Copy(source=source) if source:
+                (read,) = command.sources
+                assert read is not None
+                return _FROM_FLAG.sub(lambda _: f"--from={self._image(read)}", text, count=1)
+            case df.Run(mounts=mounts):
+                sources = iter(command.sources)
+                return _MOUNT_FLAG.sub(lambda flag: self._mount(flag[0], next(sources)), text, count=len(mounts))
+            case _:
+                return text
+
+    def _mount(self, flag: str, source: StageState | None) -> str:
+        return flag if source is None else _MOUNT_FROM.sub(lambda _: f"from={self._image(source)}", flag)
+
+    def _base(self, state: StageState) -> str:
+        """What follows FROM."""
+        if state.base is not None:
+            return self._image(state.base)
+        return SCRATCH if state.base_name == SCRATCH else self._foreign(state)
+
+    def _image(self, state: StageState) -> str:
+        """The image of a stage, or the one that --from names."""
+        if _is_own(state):
+            assert state.stage is not None
+            return self._image_name(state.stage.index)
+        return self._foreign(state)
+
+    def _foreign(self, state: StageState) -> str:
+        """The image that FROM or --from names; a named context may stand for it."""
+        name = state.base_name
+        known = Reference.parse(name).tagged().familiar.removesuffix(":latest")
+        context = state.named_context or self._contexts.get(known)
+        if context is None:
+            return name
+        if context.startswith(_IMAGE_CONTEXT):
+            return context.removeprefix(_IMAGE_CONTEXT)
+        raise BuildError(
+            f'stage engine docker: the build context "{name}" is no image, and the engine is given no others',
+            location=state.location,
+        )
 
 
 def _is_own(state: StageState) -> bool:
@@ -104,25 +158,14 @@ def _is_own(state: StageState) -> bool:
     return state.stage is not None and state.named_context is None
 
 
-def _source(source: StageState, contexts: Mapping[str, str], image_name: Callable[[int], str], *, own: bool) -> str:
-    """The image of a stage, or the one that its name means."""
-    if own:
-        assert source.stage is not None
-        return image_name(source.stage.index)
-    return _image(source.base_name, contexts, source)
-
-
-def _image(name: str, contexts: Mapping[str, str], state: StageState) -> str:
-    """The image that FROM or COPY --from names; a named context may stand for it, if that is an image."""
-    context = state.named_context or contexts.get(Reference.parse(name).tagged().familiar.removesuffix(":latest"))
-    if context is None:
-        return name
-    if context.startswith(_IMAGE_CONTEXT):
-        return context.removeprefix(_IMAGE_CONTEXT)
-    raise BuildError(
-        f'stage engine docker: the build context "{name}" is no image, and Docker\'s classic builder has no others',
-        location=state.location,
-    )
+def _reads_context(instruction: df.Instruction) -> bool:
+    match instruction:
+        case df.Copy(source=source):
+            return not source
+        case df.Run(mounts=mounts):
+            return bool(mounts)  # a bind mount is of the context, unless it says otherwise
+        case _:
+            return isinstance(instruction, df.Add)
 
 
 def _build_args(linked: Linked, state: StageState) -> Iterator[tuple[str, str]]:
@@ -147,7 +190,7 @@ def _refuse_unknown(instruction: df.Instruction) -> None:
         raise BuildError(
             f"stage engine docker: {instruction.name} has {found}, which Docker's classic builder does not know",
             location=instruction.location,
-            hint="build without --stage-engine",
+            hint="DOCKER_BUILDKIT=1 has docker's client build with BuildKit",
         )
 
 
