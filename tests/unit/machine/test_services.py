@@ -97,6 +97,8 @@ def test_an_image_s_init_is_pid_1_where_it_is_asked_for_or_is_the_command():
         "/etc/machine-id",
         "/etc/systemd/system/firekiln-app.service",
         "/etc/systemd/system/multi-user.target.wants/firekiln-app.service",
+        "/etc/systemd/system/serial-getty@ttyS0.service",
+        "/etc/systemd/system/serial-getty@ttyAMA0.service",
     ]
     for choice in ("auto", "image"):
         made = chosen(choice, SYSTEMD, "/lib/systemd/systemd", "--unit=rescue.target")
@@ -291,11 +293,17 @@ def test_the_script_runs_as_the_user_with_his_groups_and_limits(tmp_path):
     assert done.stdout == "33 34 34 4 90 99\n"
 
 
-@pytest.mark.parametrize("made", [openrc_files, sysvinit_files])
+def sysvinit(made):
+    start = "TARGETS = killprocs rc.local\nINTERACTIVE =\nrc.local: killprocs\n"
+    stop = "TARGETS = sendsigs halt\nINTERACTIVE =\nhalt: sendsigs\nsendsigs: urandom\n"
+    return sysvinit_files(made, {"etc/init.d/.depend.start": start, "etc/init.d/.depend.stop": stop})
+
+
+@pytest.mark.parametrize("made", [openrc_files, sysvinit])
 def test_scripts_are_shell_and_enabled(made):
     files = {item.path: item for item in made(service(SYSVINIT, "/bin/server", *ODD, user="web"))}
     for item in files.values():
-        if item.link is None:
+        if item.link is None and not item.path.rpartition("/")[2].startswith("."):
             done = subprocess.run(["sh", "-n"], input=item.data, capture_output=True, check=False)
             assert (done.returncode, done.stderr) == (0, b"")
     links = {path: item.link for path, item in files.items() if item.link is not None}
@@ -304,3 +312,5 @@ def test_scripts_are_shell_and_enabled(made):
     else:
         assert links["/etc/rc2.d/S99firekiln-app"] == "../init.d/firekiln-app"
         assert links["/etc/rc0.d/K01firekiln-app"] == "../init.d/firekiln-app"
+        assert files["/etc/init.d/.depend.start"].data.startswith(b"TARGETS = killprocs rc.local firekiln-app\n")
+        assert b"\nsendsigs: urandom firekiln-app\n" in files["/etc/init.d/.depend.stop"].data

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 from firekiln.errors import UsageError
 from firekiln.machine.contract import Init, Restart, WrittenFile
 from firekiln.machine.process import Process
-from firekiln.machine.services.initsystem import InitSystem, detect, is_init
-from firekiln.machine.services.scripts import openrc_files, sysvinit_files
+from firekiln.machine.services.initsystem import InitSystem, detect, is_init, read_file
+from firekiln.machine.services.scripts import DEPENDENCIES, openrc_files, sysvinit_files
 from firekiln.machine.services.service import Service, service_of
 from firekiln.machine.services.systemd import unit_files
 from firekiln.rootfs.tree import Tree
@@ -57,19 +57,20 @@ def own_init(
         if process.stdin or process.tty:
             raise UsageError("--init=image: a service of the image's init has no terminal or standard input (-i, -t)")
         argv = (system.program,)
-        files += _service_files(system, service_of(image, process, restart, stop_timeout=stop_timeout))
+        files += _service_files(image, system, service_of(image, process, restart, stop_timeout=stop_timeout))
     init = Init(argv=argv, stop_signal=system.stop_signal, stop_argv=system.stop_argv)
     return OwnInit(init=init, files=files)
 
 
-def _service_files(system: InitSystem, service: Service) -> tuple[WrittenFile, ...]:
+def _service_files(image: Tree, system: InitSystem, service: Service) -> tuple[WrittenFile, ...]:
     match system.kind:
         case "systemd":
             return unit_files(service)
         case "openrc":
             return openrc_files(service)
         case "sysvinit":
-            return sysvinit_files(service)
+            found = {path: read_file(image, path) for path in DEPENDENCIES}
+            return sysvinit_files(service, {path: text.decode() for path, text in found.items() if text is not None})
 
 
 def _machine_id(text: str) -> WrittenFile:

@@ -7,7 +7,7 @@ all its systems (there are two start-stop-daemons), so the script says these its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from firekiln.machine.contract import Restart, WrittenFile
@@ -15,6 +15,7 @@ from firekiln.machine.services.service import AGENT, NAME, Service, environment,
 
 RUNNER: Final = "/etc/firekiln/app"
 SCRIPT: Final = f"/etc/init.d/{NAME}"
+DEPENDENCIES: Final = ("etc/init.d/.depend.start", "etc/init.d/.depend.stop")
 _PIDFILE: Final = f"/run/{NAME}.pid"
 _START_LEVELS: Final = (2, 3, 4, 5)
 _STOP_LEVELS: Final = (0, 1, 6)
@@ -51,9 +52,13 @@ stop() {{
     )
 
 
-def sysvinit_files(service: Service) -> tuple[WrittenFile, ...]:
-    """The service, in the run levels of LSB. MachineError where the image lacks what it takes."""
-    text = f"""\
+def sysvinit_files(service: Service, dependencies: Mapping[str, str]) -> tuple[WrittenFile, ...]:
+    """The service, in the run levels of LSB. MachineError where the image lacks what it takes.
+
+    `dependencies` are those of DEPENDENCIES that the image has, by their paths: startpar(8) starts and stops only what
+    they list.
+    """
+    script = f"""\
 #!/bin/sh
 # Written by firekiln at each start: the image's ENTRYPOINT and CMD as a service.
 ### BEGIN INIT INFO
@@ -85,9 +90,16 @@ esac
     links += [(f"rc{level}.d/K01{NAME}") for level in _STOP_LEVELS]
     return (
         *_program(service),
-        WrittenFile(path=SCRIPT, data=text.encode(), mode=0o755),
+        WrittenFile(path=SCRIPT, data=script.encode(), mode=0o755),
         *(WrittenFile(path=f"/etc/{link}", link=f"../init.d/{NAME}") for link in links),
+        *(WrittenFile(path=f"/{path}", data=_listed(text).encode()) for path, text in dependencies.items()),
     )
+
+
+def _listed(makefile: str) -> str:
+    """insserv(8)'s list of services with ours, which ends before all processes are killed."""
+    lines = [line for line in makefile.splitlines() if NAME not in line]
+    return "".join(f"{line} {NAME}\n" if line.startswith(("TARGETS =", "sendsigs:")) else f"{line}\n" for line in lines)
 
 
 def shell_quoted(word: str) -> str:

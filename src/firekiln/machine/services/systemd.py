@@ -17,6 +17,8 @@ from firekiln.machine.services.service import AGENT, NAME, Service, environment,
 
 UNIT: Final = f"{NAME}.service"
 _FOLDER: Final = "/etc/systemd/system"
+_CONSOLES: Final = ("ttyS0", "ttyAMA0")
+"""Nobody can log in there; and without udev the boot would wait 90 seconds for their devices."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _LIMITS: Final = frozenset(
@@ -29,6 +31,7 @@ def unit_files(service: Service) -> tuple[WrittenFile, ...]:
     files = [
         WrittenFile(path=f"{_FOLDER}/{UNIT}", data=unit(service).encode()),
         WrittenFile(path=f"{_FOLDER}/multi-user.target.wants/{UNIT}", link=f"../{UNIT}"),
+        *(WrittenFile(path=f"{_FOLDER}/serial-getty@{name}.service", link="/dev/null") for name in _CONSOLES),
     ]
     if service.make_cwd:
         line = f"d {quoted(service.process.cwd)} 0755 root root -\n"
