@@ -9,11 +9,17 @@ from urllib.parse import urlencode
 
 import pytest
 
+import firekiln
 import isolation
 from building import BUSYBOX, Builds, write_base
+from firekiln.build.registry import open_repository
+from firekiln.errors import ImageNotFoundError
+from firekiln.oci.attestation import MEDIA_TYPE_STATEMENT
 from firekiln.oci.platform import Platform
+from firekiln.oci.reference import Reference
 from firekiln.store import Store, gc
 from machines import argv
+from registries import docker_registry, get
 
 pytestmark = [
     pytest.mark.root,
@@ -45,6 +51,12 @@ def builds(tmp_path):
         (made.context / "files").mkdir(exist_ok=True)
         (made.context / "files" / name).write_text(name)
     return made
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    with docker_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
 
 
 def statement(builds, image):
@@ -127,6 +139,13 @@ def test_provenance_may_be_less_or_nothing(builds):
         assert store.images.get(nothing.digest).attestations == {}
 
 
+def test_from_alone_keeps_the_provenance_of_the_base(builds):
+    base = builds.build(TEXT, tags=["made"])
+    before = statement(builds, base)
+    assert builds.build("FROM made\n", tags=["again"]).digest == base.digest
+    assert statement(builds, base) == before
+
+
 def test_provenance_stays_as_long_as_its_image_under_all_its_names(builds):
     image = builds.build(TEXT, tags=["one"])
     with Store.open(builds.root) as store:
@@ -154,3 +173,28 @@ def test_inspect_shows_provenance_and_says_where_there_is_none(builds):
         argv(store, "build", "--provenance=all", str(builds.context)), capture_output=True, check=False, text=True
     )
     assert "--provenance all: give true, false, mode=max or mode=min" in wrong.stderr
+
+
+def test_provenance_travels_to_a_registry_as_what_refers_to_the_image(builds, registry):
+    name = f"{registry.host}/kiln/web:1"
+    image = builds.build(TEXT, tags=[name])
+    pushed = firekiln.push(name, provenance=True, store=builds.root)
+    with open_repository(Reference.parse(name)) as repository:
+        [found] = repository.referrers(pushed.digest, MEDIA_TYPE_STATEMENT).manifests
+        manifest = json.loads(get(f"http://{registry.host}/v2/kiln/web/manifests/{found.digest}"))
+        layers = json.loads(repository.resolve()[1])["layers"]
+    assert manifest["subject"]["digest"] == pushed.digest
+    assert manifest["layers"][0]["annotations"] == {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}
+    said = json.loads(get(f"http://{registry.host}/v2/kiln/web/blobs/{manifest['layers'][0]['digest']}"))
+    assert said["subject"][0]["digest"] == {"sha256": pushed.digest.removeprefix("sha256:")}
+    own = [layer["digest"].removeprefix("sha256:") for layer in layers[-3:]]
+    made = said["predicate"]["runDetails"]["byproducts"]
+    assert [item["digest"]["sha256"] for item in made] == own
+    assert said["predicate"]["buildDefinition"] == predicate(builds, image)["buildDefinition"]
+
+
+def test_provenance_that_is_not_there_is_not_pushed_in_silence(builds, registry):
+    name = f"{registry.host}/kiln/none:1"
+    builds.build("FROM base\nRUN touch /none\n", tags=[name], provenance="none")
+    with pytest.raises(ImageNotFoundError, match="there is no provenance of this image"):
+        firekiln.push(name, provenance=True, store=builds.root)

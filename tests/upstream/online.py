@@ -11,7 +11,8 @@ import urllib.request
 
 import firekiln
 from firekiln.errors import FirekilnError
-from firekiln.machine.run import RunOptions, start
+from firekiln.machine.options import RunOptions
+from firekiln.machine.run import start
 from firekiln.store import Store
 from upstream.texts import TEXTS, Text, bases
 

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from firekiln.api.images import BuildResult, parse_platform
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.registry import moved_status, open_repository
+from firekiln.errors import ImageNotFoundError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
@@ -72,6 +73,7 @@ def push(
     platform: str | None = None,
     compression: str = "gzip",
     vm: bool = False,
+    provenance: bool = False,
     on_event: Subscriber | None = None,
     store: Store | str | Path | None = None,
 ) -> Pushed:
@@ -80,6 +82,7 @@ def push(
     compression  of layers: none, gzip or zstd
     vm           push a VM artifact too, which refers to the image: a flat ext4, its kernel and Firecracker's
                  configuration (see `firekiln.machine.export.artifact`)
+    provenance   push what the store knows of how the image came about too: a statement that refers to it
 
     As any container engine takes it. ImageNotFoundError where the store lacks it; RegistryError.
     """
@@ -92,10 +95,16 @@ def push(
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
         wanted = image.digest if isinstance(image, BuildResult) else image or str(name)
         found = opened.images.get(wanted, parse_platform(platform))
+        if provenance and not found.attestations:
+            raise ImageNotFoundError(
+                f"{wanted}: there is no provenance of this image", hint="push without --provenance"
+            )
         repository = stack.enter_context(open_repository(name))
         task = stack.enter_context(events.running(f"push {name}"))
         moved = moved_status(events, task)
         pushed = transfer.push(opened, repository, found, compression=Compression(compression), moved=moved)
+        if provenance:
+            _push_statements(opened, repository, found, pushed)
         if vm:
             _push_vm(opened, repository, found, pushed)
         return pushed
@@ -128,6 +137,19 @@ def push_container_disk(
         export(opened, Request(image=found, output=Raw(dest=str(folder / "disk.img"))))
         made = container_disk(folder / "disk.img", found.image.platform, folder / "layer")
         return _push_artifact(repository, made, name.tag or "")
+
+
+def _push_statements(store: Store, repository: Repository, image: StoredImage, pushed: Pushed) -> None:
+    from firekiln.oci import attestation  # noqa: PLC0415 - few push statements
+    from firekiln.oci.manifest import MEDIA_TYPE_MANIFEST, Descriptor  # noqa: PLC0415 - ditto
+
+    subject = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=pushed.digest, size=pushed.size)
+    for digest in image.attestations.values():
+        statement = attestation.about(store.blobs.read(digest), pushed.digest, pushed.layers)
+        manifest, blobs = attestation.referrer(statement, subject)
+        for name, data in blobs.items():
+            repository.put_bytes(name, data)
+        repository.put_manifest(manifest, MEDIA_TYPE_MANIFEST)
 
 
 def _push_vm(store: Store, repository: Repository, image: StoredImage, pushed: Pushed) -> None:

@@ -189,6 +189,9 @@ class Engine:
         """What is said of the image, by kind."""
         if request.provenance == "none":
             return {}
+        if not made.history and (known := self._store.images.find(digest)) is not None and known.attestations:
+            # `FROM base` alone makes nothing: what made the base is still what made the image.
+            return {kind: self._store.blobs.read(blob) for kind, blob in known.attestations.items()}
         from firekiln.build import provenance  # noqa: PLC0415 - who wants none loads none
 
         said = provenance.statement(

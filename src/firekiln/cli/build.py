@@ -67,7 +67,7 @@ class _Options(TypedDict):
     shm_size: str | None
     allow: tuple[str, ...]
     ca_bundle: str
-    provenance: str
+    provenance: str | None
     progress: str
     quiet: bool
     iidfile: Path | None
@@ -117,9 +117,8 @@ class _Options(TypedDict):
 @click.option("--ca-bundle", default="host", metavar="host|FILE|none", help="Certificates offered to RUN steps.")
 @click.option(
     "--provenance",
-    default="mode=max",
     metavar="true|false|mode=max|mode=min",
-    help="What is kept on how the image came about.",
+    help="What is kept on how the image came about; if given, --push takes it along.  [default: mode=max]",
 )
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
@@ -199,10 +198,11 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
 
 def _push(result: api.BuildResult, options: _Options, *, root: str | None) -> None:
     """Put the image into the registries of all the names that it was given."""
+    said = options["provenance"] is not None and _provenance(options["provenance"]) != "none"
     view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
     try:
         for tag in dict.fromkeys(options["tags"]):
-            api.push(tag, image=result, on_event=view, store=root)
+            api.push(tag, image=result, provenance=said, on_event=view, store=root)
     finally:
         view.close()
 
@@ -316,10 +316,10 @@ def _size(option: str, text: str | None) -> int | None:
         raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g") from error
 
 
-def _provenance(text: str) -> Literal["max", "min", "none"]:
+def _provenance(text: str | None) -> Literal["max", "min", "none"]:
     """As docker's `--provenance` reads it."""
-    match text.lower():
-        case "true" | "mode=max":
+    match text and text.lower():
+        case None | "true" | "mode=max":
             return "max"
         case "mode=min":
             return "min"

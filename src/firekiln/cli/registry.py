@@ -61,6 +61,7 @@ def _pull(obj: dict[str, Any], name: str, *, quiet: bool, platform: str | None) 
     show_default=True,
 )
 @click.option("--vm", is_flag=True, help="Push a VM artifact beside it: root file system, kernel, configuration.")
+@click.option("--provenance", is_flag=True, help="Push how the image came about too, as a statement that refers to it.")
 @click.option("--container-disk", metavar="IMAGE", help="Put IMAGE under NAME as a containerDisk for KubeVirt.")
 @click.argument("name")
 @click.pass_obj
@@ -70,6 +71,7 @@ def push(  # noqa: PLR0917 - click passes them by keyword
     platform: str | None,
     compression: str,
     vm: bool,
+    provenance: bool,
     container_disk: str | None,
     name: str,
 ) -> None:
@@ -81,7 +83,7 @@ def push(  # noqa: PLR0917 - click passes them by keyword
         if container_disk is not None:
             line = f"digest: {api.push_container_disk(name, container_disk, **common)}"
         else:
-            pushed = api.push(name, compression=compression, vm=vm, **common)
+            pushed = api.push(name, compression=compression, vm=vm, provenance=provenance, **common)
             line = f"digest: {pushed.digest} size: {pushed.size}"
     finally:
         view.close()

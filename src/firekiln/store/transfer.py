@@ -6,10 +6,10 @@ tars): so an image that is pushed here and pulled there has the same digest in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final
 
 from firekiln.oci import digest as digests
@@ -49,10 +49,11 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What a registry knows an image as."""
+    """What a registry knows an image as. `layers` are the registry's layers by the store's: digests."""
 
     digest: str
     size: int
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 def pull(store: Store, repository: Repository, platform: Platform, *, moved: Moved = lambda *_: None) -> Pulled:
@@ -110,7 +111,8 @@ def push(
         repository.put_bytes(digests.of(config), config)
         digest = repository.put_manifest(manifest, MEDIA_TYPE_MANIFEST, repository.reference.tagged().tag or "")
     store.images.pushed(image, str(repository.reference), digest)
-    return Pushed(digest=digest, size=len(manifest))
+    sent = {layer.digest: tar.digest for layer, tar in by_layer.items()}
+    return Pushed(digest=digest, size=len(manifest), layers=sent)
 
 
 def describe(image: StoredImage, tars: list[ExchangedTar], compression: Compression) -> tuple[bytes, bytes]:

@@ -22,7 +22,7 @@ from firekiln.machine.kernel import Kernel
 from firekiln.oci import digest as digests
 from firekiln.oci.archive import TarLayer, make_layer
 from firekiln.oci.config import History, Image
-from firekiln.oci.manifest import MEDIA_TYPE_CONFIG, Descriptor, Manifest
+from firekiln.oci.manifest import EMPTY, MEDIA_TYPE_CONFIG, MEDIA_TYPE_EMPTY, Descriptor, Manifest
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.compression import Compression
 from firekiln.rootfs.tree import CHUNK, Directory, Extent, File, Meta, PathSource
@@ -30,8 +30,6 @@ from firekiln.values import dataclass
 
 ARTIFACT_TYPE: Final = "application/vnd.firekiln.vm.v1"
 _TITLE: Final = "org.opencontainers.image.title"
-_EMPTY: Final = b"{}"
-_EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 _MEDIA_TYPES: Final = {
     "rootfs.ext4": "application/vnd.firekiln.disk.v1.ext4",
     "vmlinux": "application/vnd.firekiln.kernel.v1",
@@ -62,14 +60,14 @@ def vm_artifact(image: Path, kernel: Kernel, subject: Descriptor) -> Artifact:
     configuration = json.loads(image.with_name(image.name + ".firecracker.json").read_bytes())
     files["firecracker.json"] = json.dumps(_relative(configuration), indent=2).encode() + b"\n"
     layers = {title: (_described(title, content), content) for title, content in sorted(files.items())}
-    empty = Descriptor(media_type=_EMPTY_TYPE, digest=digests.of(_EMPTY), size=len(_EMPTY))
+    empty = Descriptor(media_type=MEDIA_TYPE_EMPTY, digest=digests.of(EMPTY), size=len(EMPTY))
     manifest = Manifest(
         config=empty,
         layers=tuple(descriptor for descriptor, _ in layers.values()),
         extra={"artifactType": ARTIFACT_TYPE, "subject": subject.to_json()},
     )
     blobs = {descriptor.digest: (descriptor, content) for descriptor, content in layers.values()}
-    return Artifact(manifest=manifest.encode(), blobs={**blobs, empty.digest: (empty, _EMPTY)})
+    return Artifact(manifest=manifest.encode(), blobs={**blobs, empty.digest: (empty, EMPTY)})
 
 
 def container_disk(disk: Path, platform: Platform, scratch: Path) -> Artifact:
