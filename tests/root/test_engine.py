@@ -164,14 +164,14 @@ def test_buildkit_builds_the_stages_where_the_user_wants_it(engine, context, roo
     monkeypatch.setenv("PATH", f"{Path(CLIENT).parent}{os.pathsep}{os.environ['PATH']}")
     mount = "RUN --mount=from=files,source=/out,target=/m cp -a /m/dir /mounted\n"
     text = THREE_STAGES.replace("COPY --from=0", mount + "COPY --from=0", 1) + "COPY --from=more /mounted /mounted/\n"
-    ours = firekiln.build(context, dockerfile=text.encode(), store=roots[0])
+    ours = firekiln.build(context, dockerfile=text.encode(), network="none", store=roots[0])
     before = state(engine)
-    theirs = firekiln.build(context, dockerfile=text.encode(), stage_engine="docker", store=roots[1])
+    theirs = firekiln.build(context, dockerfile=text.encode(), stage_engine="docker", network="none", store=roots[1])
     left, right = merged(roots[0], ours.image), merged(roots[1], theirs.image)
     assert not list(differences(clamp(left, 0), clamp(right, 0)))
     failing = b"FROM base:1 AS a\nRUN exit 3\nFROM scratch\nCOPY --from=a / /\n"
     with pytest.raises(BuildError, match=r"stage a: .*exit code: 3"):
-        firekiln.build(context, dockerfile=failing, stage_engine="docker", store=roots[1])
+        firekiln.build(context, dockerfile=failing, stage_engine="docker", network="none", store=roots[1])
     assert state(engine) == before
 
 
@@ -195,15 +195,28 @@ def test_a_stage_that_fails_leaves_nothing_on_the_engine(engine, context, roots)
     assert state(engine) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_leaves_nothing_on_the_engine(engine, context, roots, number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "buildkit"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_an_interrupted_build_leaves_nothing_on_the_engine(engine, context, roots, number, buildkit, tmp_path):  # noqa: PLR0917 - fixtures
+    if buildkit and CLIENT is None:
+        pytest.skip("needs docker's client with BuildKit")
     before = state(engine)
     (tmp_path / "D").write_text("FROM base:1 AS a\nRUN echo 1 > /f\nRUN sleep 30\nFROM scratch\nCOPY --from=a /f /\n")
     words = command(
-        roots[0], "build", "--stage-engine=docker", "--progress=plain", "-f", str(tmp_path / "D"), str(context)
+        roots[0],
+        "build",
+        "--stage-engine=docker",
+        "--network=none",
+        "--progress=plain",
+        "-f",
+        str(tmp_path / "D"),
+        str(context),
     )
     with (tmp_path / "log").open("wb") as log:
-        build = subprocess.Popen(words, stdout=log, stderr=log)
+        path = f"{Path(CLIENT or '/').parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "DOCKER_BUILDKIT": str(int(buildkit)), "PATH": path}
+        build = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + 30
         while b"RUN sleep 30" not in (tmp_path / "log").read_bytes() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -14,7 +14,7 @@ from firekiln.errors import EngineError, MissingProgramError
 from firekiln.oci.engine import ImageBuild
 
 _VARIABLE: Final = "DOCKER_BUILDKIT"
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 3.0
 """Seconds that an interrupted client has to tell the engine so."""
 
 

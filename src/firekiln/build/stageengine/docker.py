@@ -175,7 +175,10 @@ class DockerStages:
 
 
 def _context(context: Context | None, name: str, text: str) -> Tree:
-    """The context with the stage's Dockerfile under a name that nothing in it has."""
-    files = context.tree() if context is not None else Directory(meta=Meta(mode=0o755))
+    """The context with the stage's Dockerfile under a name that nothing in it has.
+
+    Its root has plain metadata: docker's client tells an archive by its first 512 bytes, which may be no pax header.
+    """
+    children = context.tree().children if context is not None else {}
     dockerfile = File.of(text.encode(errors="surrogateescape"), Meta(mode=0o644))
-    return Directory(meta=files.meta, children={**files.children, name.encode(): dockerfile})
+    return Directory(meta=Meta(mode=0o755), children={**children, name.encode(): dockerfile})
