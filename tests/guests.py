@@ -31,7 +31,7 @@ class Wire:
         self.channel = channel
         self.buffer = bytearray()
         self.frames = []
-        self.output = defaultdict(bytes)
+        self.output = defaultdict(bytearray)
         channel.setblocking(True)
 
     def send(self, kind, process=0, payload=b"", **fields):

@@ -427,11 +427,11 @@ static void step(struct service *service, long long deadline)
 			tell_main_started(service);
 		used += TASK_FDS;
 	}
-	health_step(&service->health, fds + 2, channel);
 	if (service->foreign)
 		foreign_serve(service->foreign, fds + 2 + HEALTH_FDS, channel);
 	if (fds[0].revents)
 		take_signals(service);
+	health_step(&service->health, fds + 2, channel); /* behind the reaping of its check */
 	if (fds[1].revents)
 		channel_serve(channel, fds[1].revents, orders_take, service);
 	channel_attach(channel);

@@ -32,7 +32,7 @@ def programs(tmp_path_factory):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["json", "users", "document", "process", "channel", "cmdline", "flat"])
+@pytest.mark.parametrize("name", sorted(path.stem.removeprefix("test_") for path in (GUEST / "tests").glob("test_*.c")))
 def test_the_guests_own_unit_tests_pass_under_the_sanitizers(name, programs, tmp_path):
     done = subprocess.run(
         [programs / f"test_{name}", tmp_path], capture_output=True, text=True, timeout=60, check=False
@@ -43,7 +43,7 @@ def test_the_guests_own_unit_tests_pass_under_the_sanitizers(name, programs, tmp
 def test_pid_1_is_a_small_static_program_for_this_host():
     data = pid1_path(Platform.host().architecture).read_bytes()
     assert data.startswith(b"\x7fELF")
-    assert len(data) < 100_000 or b"musl" not in data  # with musl: the size that is promised
+    assert len(data) < 100_000 or b"GNU C Library" in data  # with musl: the size that is promised
     offset, size, count = (
         struct.unpack_from("<Q", data, 0x20)[0],
         *struct.unpack_from("<HH", data, 0x36),
