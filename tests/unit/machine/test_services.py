@@ -295,7 +295,7 @@ def test_the_script_runs_as_the_user_with_his_groups_and_limits(tmp_path):
 
 def sysvinit(made):
     start = "TARGETS = killprocs rc.local\nINTERACTIVE =\nrc.local: killprocs\n"
-    stop = "TARGETS = sendsigs halt\nINTERACTIVE =\nhalt: sendsigs\nsendsigs: urandom\n"
+    stop = "TARGETS = sendsigs halt\nINTERACTIVE =\nhalt: sendsigs\n"
     return sysvinit_files(made, {"etc/init.d/.depend.start": start, "etc/init.d/.depend.stop": stop})
 
 
@@ -313,4 +313,4 @@ def test_scripts_are_shell_and_enabled(made):
         assert links["/etc/rc2.d/S99firekiln-app"] == "../init.d/firekiln-app"
         assert links["/etc/rc0.d/K01firekiln-app"] == "../init.d/firekiln-app"
         assert files["/etc/init.d/.depend.start"].data.startswith(b"TARGETS = killprocs rc.local firekiln-app\n")
-        assert b"\nsendsigs: urandom firekiln-app\n" in files["/etc/init.d/.depend.stop"].data
+        assert b"\nsendsigs: firekiln-app\n" in files["/etc/init.d/.depend.stop"].data

@@ -16,6 +16,7 @@ from firekiln.machine.services.service import AGENT, NAME, Service, environment,
 RUNNER: Final = "/etc/firekiln/app"
 SCRIPT: Final = f"/etc/init.d/{NAME}"
 DEPENDENCIES: Final = ("etc/init.d/.depend.start", "etc/init.d/.depend.stop")
+_KILLER: Final = "sendsigs"
 _PIDFILE: Final = f"/run/{NAME}.pid"
 _START_LEVELS: Final = (2, 3, 4, 5)
 _STOP_LEVELS: Final = (0, 1, 6)
@@ -97,9 +98,13 @@ esac
 
 
 def _listed(makefile: str) -> str:
-    """insserv(8)'s list of services with ours, which ends before all processes are killed."""
-    lines = [line for line in makefile.splitlines() if NAME not in line]
-    return "".join(f"{line} {NAME}\n" if line.startswith(("TARGETS =", "sendsigs:")) else f"{line}\n" for line in lines)
+    """insserv(8)'s list of services with ours, which ends before `sendsigs` kills all processes."""
+    lines = [
+        f"{line} {NAME}" if line.startswith(("TARGETS =", f"{_KILLER}:")) else line for line in makefile.splitlines()
+    ]
+    if _KILLER in makefile.split() and f"\n{_KILLER}:" not in makefile:
+        lines.append(f"{_KILLER}: {NAME}")
+    return "\n".join([*lines, ""])
 
 
 def shell_quoted(word: str) -> str:
