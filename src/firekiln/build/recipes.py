@@ -9,6 +9,7 @@ is how a Dockerfile keeps packages in a cache mount).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,12 @@ _TAGS: Final[Mapping[str, str]] = {
     "stable": "trixie",
     "latest": "trixie",
 }
+INITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "systemd": ("systemd-sysv", "dbus"),
+    "openrc": ("openrc", "sysvinit-core"),
+    "sysvinit": ("sysvinit-core",),
+}
+"""Inits that a base may have, and their packages. Its tag then ends with the init's name: `debian:bookworm-systemd`."""
 _ARCHITECTURES: Final[Mapping[str, str]] = {
     "amd64": "amd64",
     "arm64": "arm64",
@@ -98,11 +105,15 @@ _LOGS: Final = "var/log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A base system: `tag` of Docker's `debian`, made of `suite`; a slim one lacks manuals and translations."""
+    """A base system: `tag` of Docker's `debian`, made of `suite`; a slim one lacks manuals and translations.
+
+    `init` is one of INITS, or "": the system then has none, as Docker's.
+    """
 
     tag: str
     suite: str
     slim: bool
+    init: str = ""
 
     @property
     def reference(self) -> str:
@@ -129,12 +140,19 @@ def recipes() -> tuple[Recipe, ...]:
 
 
 def find(reference: str) -> Recipe | None:
-    """The recipe for a reference in any spelling that Docker knows (`debian`, `debian:12-slim`); None without one."""
+    """The recipe for a reference in any spelling that Docker knows (`debian`, `debian:12-slim`), perhaps with an init
+    behind it (`debian:bookworm-slim-systemd`); None without one.
+    """
     parsed = Reference.parse(reference)
     if parsed.digest is not None:
         return None
-    wanted = f"{parsed.name}:{parsed.tag or DEFAULT_TAG}"
-    return next((recipe for recipe in recipes() if recipe.reference == wanted), None)
+    tag = parsed.tag or DEFAULT_TAG
+    plain, _, init = tag.rpartition("-")
+    if init not in INITS:
+        plain, init = tag, ""
+    wanted = f"{parsed.name}:{plain}"
+    found = next((recipe for recipe in recipes() if recipe.reference == wanted), None)
+    return replace(found, tag=tag, init=init) if found is not None else None
 
 
 def debian_architecture(platform: Platform) -> str | None:
@@ -171,6 +189,7 @@ def mmdebstrap_argv(
         f"--architectures={architecture}",
         *(f"--aptopt={option}" for option in apt_options),
         *(f"--dpkgopt={option}" for option in _dpkg_options(recipe)),
+        *([f"--include={','.join(INITS[recipe.init])}"] if recipe.init else []),
         *([] if sysfs else ["--skip=chroot/mount/sys"]),
         *(["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"] if recipe.suite in _MERGED_BY_HOOK else []),
         recipe.suite,
@@ -199,7 +218,7 @@ def image(recipe: Recipe, platform: Platform, *, epoch: int) -> Image:
     kind = "Debian's minimal base, slim" if recipe.slim else "Debian's minimal base"
     return Image(
         platform=platform,
-        config=ImageConfig(cmd=("bash",), env=(PATH,)),
+        config=ImageConfig(cmd=("/sbin/init",) if recipe.init else ("bash",), env=(PATH,)),
         history=(History(created=created, created_by=f"firekiln base create {recipe.tag}", comment=kind),),
         created=created,
     )

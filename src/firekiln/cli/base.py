@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from firekiln import api
-from firekiln.build.recipes import recipes
+from firekiln.build.recipes import INITS, recipes
 from firekiln.cli.progress import MODES, display
 from firekiln.cli.table import print_table
+from firekiln.oci.reference import DEFAULT_TAG
 
 
 @click.group
@@ -21,14 +22,19 @@ def base() -> None:
 @base.command("create")
 @click.option("--platform", metavar="OS/ARCH", help="Make it for this platform.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
+@click.option("--with-init", type=click.Choice([*INITS]), help="With an init, as a full system: REFERENCE-INIT.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.argument("reference")
 @click.pass_obj
-def create(obj: dict[str, Any], platform: str | None, progress: str, quiet: bool, reference: str) -> None:
+def create(  # noqa: PLR0917 - click passes them by keyword
+    obj: dict[str, Any], platform: str | None, progress: str, with_init: str | None, quiet: bool, reference: str
+) -> None:
     """Make a base image anew, such as debian:bookworm-slim.
 
-    `FROM REFERENCE` finds it from then on.
+    `FROM REFERENCE` finds it from then on; `FROM debian:bookworm-systemd` what --with-init systemd makes.
     """
+    if with_init is not None:
+        reference = f"{reference if ':' in reference else f'{reference}:{DEFAULT_TAG}'}-{with_init}"
     view = display("quiet" if quiet else progress, sys.stderr)
     try:
         image = api.create_base(reference, platform=platform, on_event=view, store=obj["root"])

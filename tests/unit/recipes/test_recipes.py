@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from firekiln.build.recipes import (
+    INITS,
     Archive,
     debian_architecture,
     find,
@@ -126,3 +127,18 @@ def test_the_config_is_that_of_docker_s_image():
     assert config["config"]["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     assert config["created"] == "2023-11-14T22:13:20Z"
     assert (config["os"], config["architecture"]) == ("linux", "amd64")
+
+
+@pytest.mark.parametrize("init", [*INITS])
+def test_a_base_may_have_an_init(init):
+    recipe = find(f"debian:bookworm-slim-{init}")
+    assert (recipe.tag, recipe.suite, recipe.slim, recipe.init) == (f"bookworm-slim-{init}", "bookworm", True, init)
+    argv = mmdebstrap_argv(recipe, "amd64", Path("/target"), apt_options=())
+    assert f"--include={','.join(INITS[init])}" in argv
+    assert image(recipe, AMD64, epoch=0).config.cmd == ("/sbin/init",)
+
+
+def test_a_name_that_only_ends_like_an_init_s_has_no_recipe():
+    assert find("debian:systemd") is None
+    assert find("debian:bookworm-upstart") is None
+    assert find("debian:nonsense-systemd") is None
