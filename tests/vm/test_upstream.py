@@ -23,7 +23,7 @@ pytestmark = [
     isolation.needed,
     pytest.mark.skipif(bool(standins.missing()), reason=str(standins.missing())),
 ]
-_PATIENCE = 30  # seconds
+_PATIENCE = 60  # seconds
 _HOST = "10.0.2.2"
 """The host's loopback, as a guest sees it."""
 
