@@ -114,9 +114,8 @@ class Session:
             except BlockingIOError:
                 self._selector.modify(client, selectors.EVENT_READ | selectors.EVENT_WRITE, self._on_ready)
                 return
-            except OSError:
-                self._lose()
-                return
+            except OSError:  # it has gone; what it said before that, a farewell perhaps, is still to be read
+                self._outgoing.clear()
             self._selector.modify(client, selectors.EVENT_READ, self._on_ready)
         agent, taken, self._uncredited = self._orders.agent, self._uncredited, 0
         if agent is not None and taken:
