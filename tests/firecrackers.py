@@ -118,6 +118,20 @@ def programs(folder):
     }
 
 
+def first_words(guest):
+    """What the stand-in's guest says of what it sees."""
+    from firekiln.machine.agent import Agent
+    from firekiln.machine.reports import Output
+
+    guest.channel.setblocking(True)
+    guest.channel.settimeout(20)
+    with Agent(guest.channel.accept()[0]) as agent:
+        while True:
+            for event in agent.wait(20):
+                if isinstance(event, Output):
+                    return json.loads(event.data)
+
+
 class ApiServer(ThreadingMixIn, UnixStreamServer):
     """Listens at `path`. `faults` maps "PUT /vsock" to what happens instead of an answer; see Handler."""
 

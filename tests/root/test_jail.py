@@ -1,6 +1,5 @@
 """The jail that Firecracker's jailer is given, and what runs in it; jailer and Firecracker are stand-ins."""
 
-import json
 import os
 import select
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import isolation
-from firecrackers import programs
+from firecrackers import first_words, programs
 from firekiln.errors import MachineError
 from firekiln.machine.firecracker.jailer import Jail, Placed, jailed, jailer_argv, make_tree, remove_tree, user_of
 from firekiln.machine.firecracker.vmm import Firecracker, Jailing
@@ -164,9 +163,7 @@ def jailing(jail, tmp_path, monkeypatch):
 
 def test_a_jailed_guest_runs_as_its_own_user_in_its_own_root_and_leaves_nothing(spec, folder, jailing):
     with Firecracker(folder=folder, jailing=jailing).launch(spec) as guest:
-        select.select([guest.channel], [], [], 20)
-        with guest.channel.accept()[0] as channel:
-            said = json.loads(channel.makefile().readline())
+        said = first_words(guest)
         assert said["uid"] == jailing.jail.uid
         assert {"kernel", "drive0", "drive1", "api.sock", "vsock_1024"} <= set(said["cwd"])
         # What the taken over VMM could leave for us to fall into is not followed.

@@ -1,6 +1,5 @@
 """The back end around a stand-in for Firecracker, and the host's ends of a vsock."""
 
-import json
 import os
 import select
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from firecrackers import programs
+from firecrackers import first_words, programs
 from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.firecracker import vsock
 from firekiln.machine.firecracker.devices import Devices, Tap
@@ -50,17 +49,10 @@ def back_end(spec, **changes):
     return Firecracker(folder=spec.initramfs.parent, **changes)
 
 
-def first_line(guest):
-    select.select([guest.channel], [], [], 10)
-    with guest.channel.accept()[0] as channel:
-        channel.settimeout(10)
-        return json.loads(channel.makefile().readline())
-
-
 def test_a_guest_starts_and_reaches_its_host_and_leaves_nothing_behind(standin, spec):
     made = back_end(spec)
     with made.launch(spec) as guest:
-        assert first_line(guest)["uid"] == os.getuid()
+        assert first_words(guest)["uid"] == os.getuid()
         assert b"Linux version" in guest.console.readline()
         assert b"a word of the log" in guest.complaints.read(4096)
         pid = guest.process.pid
