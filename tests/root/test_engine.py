@@ -196,7 +196,12 @@ def test_a_stage_that_fails_leaves_nothing_on_the_engine(engine, context, roots)
 
 
 @pytest.mark.parametrize(
-    ("number", "buildkit"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+    ("number", "buildkit"),
+    [
+        (signal.SIGINT, False),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_build_leaves_nothing_on_the_engine(engine, context, roots, number, buildkit, tmp_path):  # noqa: PLR0917 - fixtures
     if buildkit and CLIENT is None:

@@ -18,7 +18,7 @@ from firekiln.build.check import CheckResult
 from firekiln.build.check import check as check_dockerfile
 from firekiln.build.context import Context
 from firekiln.build.definition import Definition, Loader
-from firekiln.build.engine import BuildRequest, Engine
+from firekiln.build.engine import BuildRequest, Engine, excerpts
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
@@ -210,7 +210,7 @@ def _docker_stages(
     from firekiln.build.stageengine import DockerStages, StageRequest  # noqa: PLC0415 - most builds know no engine
     from firekiln.oci.engine import DockerEngine  # noqa: PLC0415 - as above
 
-    with DockerEngine.connect() as engine:
+    with excerpts(request), DockerEngine.connect() as engine:
         stages = stack.enter_context(DockerStages(store, engine, events, cancel=cancel))
         return stages.build(
             StageRequest(

@@ -77,7 +77,7 @@ class Engine:
         on return nothing runs and nothing is mounted, and what was finished is found by the next build.
         """
         cancel = cancel or Flag()
-        with _excerpts(request), self._store.using_blobs():
+        with excerpts(request), self._store.using_blobs():
             made = self._plan(request)
             executor = Executor(
                 runner=self._runner,
@@ -240,7 +240,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _excerpts(request: BuildRequest) -> Iterator[None]:
+def excerpts(request: BuildRequest) -> Iterator[None]:
     """Give errors that name a place of the Dockerfile its text, so that the place can be shown."""
     try:
         yield

@@ -121,7 +121,7 @@ class DockerEngine:
             with _engine_errors():
                 for line in self._client.build(**_request(wanted)):
                     _check(line)
-                    text = str(line.get("stream") or line.get("status") or "")
+                    text = str(line.get("stream") or f"{line.get('status', '')}\n")
                     made += _INTERMEDIATE.findall(text)
                     output(text)
         except BaseException:

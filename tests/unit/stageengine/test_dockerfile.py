@@ -59,6 +59,17 @@ def test_arguments_get_the_values_that_the_whole_file_gives_them():
     assert not {"OWN", "NONE", "OTHER", "B"} & set(made.build_args)
 
 
+def test_a_stage_sees_the_arguments_of_those_that_it_stands_on():
+    text = (
+        "FROM a:1 AS one\nARG V=1\nFROM one AS two\nARG W\nFROM two AS three\nRUN echo $V\n"
+        "FROM scratch\nCOPY --from=three / /\n"
+    )
+    _, two, three = builds(text, build_args={"V": "2", "W": "3"})
+    assert two.text.splitlines()[1:] == ["FROM stage:0", "ARG V=1", "ARG W"]
+    assert three.text.splitlines()[1:] == ["FROM stage:1", "ARG V=1", "ARG W", "RUN echo $V"]
+    assert three.build_args == {"V": "2", "W": "3"}
+
+
 def test_the_escape_character_of_the_file_stays():
     (made,) = builds("# escape=`\nFROM a:1 AS one\nCOPY a `\n b\\\nFROM scratch\nCOPY --from=one / /\n")
     assert made.text.splitlines()[0] == "# escape=`"

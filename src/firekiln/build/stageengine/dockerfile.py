@@ -6,13 +6,13 @@ What the stage reads of other stages it reads of their images: `FROM other` and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from firekiln.build.plan.options import PlanOptions
 from firekiln.build.plan.planner import Linked, link
 from firekiln.build.plan.stages import reachable
-from firekiln.build.plan.state import SCRATCH, Command, StageState
+from firekiln.build.plan.state import SCRATCH, Command, Planning, StageState
 from firekiln.dockerfile import instructions as df
 from firekiln.errors import BuildError, ImageNotFoundError
 from firekiln.oci.config import Image
@@ -87,15 +87,16 @@ class _Writer:
         if not self._buildkit:
             for instruction in instructions:
                 _refuse_unknown(instruction)
-        lines = [*self._directives(), f"FROM {named}", *map(self._command, state.commands)]
+        inherited = _inherited_args(state)
+        lines = [*self._directives(), f"FROM {named}", *map(self._command, (*inherited, *state.commands))]
         return StageBuild(
             index=state.stage.index,
             name=state.name,
             text="\n".join(lines) + "\n",
             base="" if named == SCRATCH or (state.base is not None and _is_own(state.base)) else named,
-            build_args=dict(_build_args(self._linked, state)),
+            build_args=dict(_build_args(self._linked.planning, (*inherited, *state.commands))),
             context=any(map(_reads_context, instructions)),
-            platform=state.platform,
+            platform=state.platform or self._linked.planning.options.platform,
             no_cache=state.ignore_cache,
             is_base=is_base,
             is_read=is_read,
@@ -168,10 +169,19 @@ def _reads_context(instruction: df.Instruction) -> bool:
             return isinstance(instruction, df.Add)
 
 
-def _build_args(linked: Linked, state: StageState) -> Iterator[tuple[str, str]]:
+def _inherited_args(state: StageState) -> list[Command]:
+    """The ARGs of the stages that a stage stands on, the lowest's first: it sees them, but their images don't tell."""
+    found: list[Command] = []
+    base = state.base
+    while base is not None and _is_own(base):
+        found = [command for command in base.commands if isinstance(command.instruction, df.Arg)] + found
+        base = base.base
+    return found
+
+
+def _build_args(planning: Planning, commands: Iterable[Command]) -> Iterator[tuple[str, str]]:
     """What `ARG NAME` gets: of the command line, else of the ARGs above the first FROM and of the platforms."""
-    planning = linked.planning
-    for command in state.commands:
+    for command in commands:
         if isinstance(command.instruction, df.Arg):
             for item in command.instruction.args:
                 if item.key in planning.build_args:
