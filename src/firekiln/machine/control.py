@@ -3,23 +3,21 @@
 `{"do": "stop", "timeout": 10}`, `{"do": "wait"}`, `{"do": "signal", "number": 15}`, `{"do": "stats"}` and
 `{"do": "top"}` are answered by one JSON line; the first two when the machine has ended: `{"exit_status": 0}`. After
 `{"do": "attach"}`, `exec`, `read`, `write` and `stat` the connection carries frames; see `session`.
-
-A socket's address holds 107 bytes; a store may lie deeper. So it is named through a descriptor of its folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from firekiln.errors import MachineError
+from firekiln.machine.unixsocket import socket_address
 
 NAME = "control"
 LINE_LIMIT = 1 << 16
@@ -57,7 +55,7 @@ class Server:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._path = folder / NAME
         try:
-            with _address(folder) as address:
+            with socket_address(folder, NAME) as address:
                 self._path.unlink(missing_ok=True)
                 self._socket.bind(address)
             self._socket.listen(_CLIENTS_LIMIT)
@@ -162,7 +160,7 @@ def connect(folder: Path, request: Message) -> socket.socket | None:
         )
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _address(folder) as address:
+        with socket_address(folder, NAME) as address:
             client.connect(address)
         client.sendall(line)
     except OSError:
@@ -185,12 +183,3 @@ def _decode(line: bytes) -> Message:
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
-
-
-@contextmanager
-def _address(folder: Path) -> Iterator[str]:
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{fd}/{NAME}"
-    finally:
-        os.close(fd)

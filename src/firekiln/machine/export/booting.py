@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from firekiln.machine.export.flat import INIT
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
 from firekiln.machine.export.verity import Verity
+from firekiln.machine.firecracker.configuration import COMMAND_LINE as FIRECRACKER
 from firekiln.machine.initramfs import KernelModule
 from firekiln.machine.kernel import Kernel
 from firekiln.machine.qemu import COMMAND_LINE
@@ -22,11 +23,6 @@ from firekiln.values import dataclass
 _MODULES: Final = "virtio_mmio virtio_pci virtio_rng virtio_net"
 """What every flat image may want, its root file system aside."""
 VERITY_MODULES: Final = ("sha256_ssse3", "dm_verity")
-_FIRECRACKER: Final = (
-    *("reboot=k" if word.startswith("reboot=") else word for word in COMMAND_LINE),
-    *("i8042.noaux", "i8042.nomux", "i8042.dumbkbd"),
-)
-"""Firecracker ends when the guest resets itself by the keyboard's controller, of which it has no more than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +43,7 @@ class Booting:
         """A file for Firecracker's `--config-file`. It adds `root=` and `rw` or `ro` itself, for its root device."""
         boot: dict[str, Json] = {
             "kernel_image_path": str(self.kernel.image.absolute()),
-            "boot_args": " ".join((*_FIRECRACKER, *self._words())),
+            "boot_args": " ".join((*FIRECRACKER, *self._words())),
         }
         if initrd is not None:
             boot["initrd_path"] = str(initrd)
