@@ -6,6 +6,7 @@ import pytest
 
 from firekiln.machine import control
 from firekiln.machine.hostfacts import HostFacts
+from firekiln.machine.unixsocket import socket_address
 
 
 class Running:
@@ -65,7 +66,7 @@ def test_a_signal_is_answered_at_once_and_a_wait_at_the_end(deep):
 def test_a_client_that_talks_nonsense_does_no_harm(deep, data):
     with Running(deep):
         with socket.socket(socket.AF_UNIX) as client:
-            with control._address(deep) as address:
+            with socket_address(deep, control.NAME) as address:
                 client.connect(address)
             client.sendall(data)
         assert control.ask(deep, {"do": "signal", "number": 1}, timeout=5) == {}
