@@ -3,7 +3,8 @@
 `Agent` never blocks but in `wait`, so that a supervisor may put it into a selector of its own: register it for
 reading (and for writing while `wants_write`), call `receive` (and `flush`) when it is ready. What the guest says is
 never trusted: lengths are bounded, numbers checked, text made printable; a breach is a MachineError, after which the
-machine should be stopped. Nothing the guest says makes this side hold more than a few hundred KiB.
+machine should be stopped. What it says of processes that have ended, or never were, is dropped. Nothing the guest says
+makes this side hold more than a few hundred KiB.
 """
 
 from __future__ import annotations
@@ -28,7 +29,20 @@ from firekiln.machine.protocol import (
     Frame,
     FrameType,
 )
-from firekiln.machine.reports import Closed, Event, Exited, Failed, Hello, Output, Pong, Report, Stat, integer, report
+from firekiln.machine.reports import (
+    Closed,
+    Event,
+    Exited,
+    Failed,
+    Hello,
+    Output,
+    Pong,
+    Report,
+    Started,
+    Stat,
+    integer,
+    report,
+)
 
 _READ = 1 << 18
 _QUEUE_LIMIT = 1 << 20
@@ -136,7 +150,7 @@ class Agent:
             case FrameType.HELLO:
                 event = self._hello(protocol.parse_control(frame))
             case _:
-                event = self._reported(frame, report(frame))
+                event = self._reported(report(frame))
         return event  # nothing for a type of a later version
 
     def _hello(self, fields: Mapping[str, Any]) -> Hello:
@@ -147,8 +161,10 @@ class Agent:
         self._send(protocol.control(FrameType.HELLO, protocol=spoken, time_ns=time.time_ns()))
         return Hello(protocol=spoken, uptime_ms=integer(fields, "uptime_ms"))
 
-    def _output(self, frame: Frame) -> Output:
-        process = self._known(frame)
+    def _output(self, frame: Frame) -> Output | None:
+        process = self._processes.get(frame.process)
+        if process is None:
+            return None  # what its end has overtaken
         if frame.process != MAIN:
             process.output_room -= len(frame.payload)
             if process.output_room < 0:
@@ -156,29 +172,24 @@ class Agent:
         fd: Literal[1, 2] = 1 if frame.type == FrameType.STDOUT else 2
         return Output(fd=fd, data=frame.payload, process=frame.process)
 
-    def _reported(self, frame: Frame, event: Report | None) -> Report | None:
+    def _reported(self, event: Report | None) -> Report | None:
         match event:
             case Exited() | Failed() if event.process == MAIN:
                 if not (isinstance(event, Exited) and event.again_ms is not None):
                     self.shutdown()  # the acknowledgement that the guest's power-off waits for
+            case Started() | Exited() | Failed() | Stat() if event.process not in self._processes:
+                return None
             case Exited() | Failed():
-                self._known(frame)
                 del self._processes[event.process]
-            case Stat():
-                self._known(frame)
         return event
 
     def _credited(self, frame: Frame) -> None:
-        granted, process = int.from_bytes(frame.payload, "little"), self._known(frame)
+        granted, process = int.from_bytes(frame.payload, "little"), self._processes.get(frame.process)
+        if process is None:
+            return
         if len(frame.payload) != 4 or granted > STDIN_WINDOW - process.stdin_room:
             raise protocol.broken("it grants more standard input than was sent")
         process.stdin_room += granted
-
-    def _known(self, frame: Frame) -> _Process:
-        process = self._processes.get(frame.process)
-        if process is None:
-            raise protocol.broken(f"it speaks of a process {frame.process} that nobody started")
-        return process
 
     # --- to the guest -----------------------------------------------------------------------------------------------
 

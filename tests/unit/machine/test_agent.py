@@ -13,16 +13,28 @@ from hypothesis import strategies as st
 
 from firekiln.errors import MachineError
 from firekiln.machine.agent import Agent
-from firekiln.machine.protocol import PAYLOAD_LIMIT, STDIN_WINDOW, Decoder, Frame, FrameType, control
+from firekiln.machine.protocol import (
+    OUTPUT_WINDOW,
+    PAYLOAD_LIMIT,
+    STDIN_WINDOW,
+    Decoder,
+    Frame,
+    FrameType,
+    control,
+)
 from firekiln.machine.reports import (
     Closed,
     Exited,
     Failed,
+    Health,
     Hello,
     Log,
     Output,
     Pong,
     Started,
+    Stat,
+    Stats,
+    Top,
 )
 
 FRAMES = st.builds(
@@ -251,3 +263,148 @@ def test_a_vmm_that_dies_shows_as_closed(pair):
     guest.close()
     agent.signal(9)
     assert agent.wait(5) == [Closed()]
+
+
+def test_another_process_is_started_fed_heard_and_its_number_free_again(pair):
+    agent, guest = pair
+    first = agent.exec(["sh", "-c", "x"], env=["A=1"], user="web", cwd="/www", tty=(24, 80), stdin=True)
+    second = agent.exec(["true"])
+    agent.resize(30, 100, first)
+    agent.signal(2, first)
+    assert agent.stdin(b"in", first) == 2
+    agent.close_stdin(first)
+    agent.close_process(second)
+    frames = said(guest)
+    assert [(frame.type, frame.process) for frame in frames] == [
+        (FrameType.EXEC, first),
+        (FrameType.EXEC, second),
+        (FrameType.RESIZE, first),
+        (FrameType.SIGNAL, first),
+        (FrameType.STDIN, first),
+        (FrameType.STDIN, first),
+        (FrameType.CLOSE, second),
+    ]
+    assert json.loads(frames[0].payload) == {
+        "argv": ["sh", "-c", "x"],
+        "env": ["A=1"],
+        "user": "web",
+        "cwd": "/www",
+        "tty": {"rows": 24, "columns": 80},
+        "stdin": True,
+        "privileged": False,
+    }
+    tell(guest, FrameType.STARTED, first, pid=70, uid=33, uptime_ms=12)
+    guest.sendall(Frame(FrameType.STDOUT, b"out", first).encode())
+    tell(guest, FrameType.EXITED, first, code=3)
+    tell(guest, FrameType.FAILED, second, stage="exec", errno=2, status=127, message="exec: not found")
+    guest.sendall(Frame(FrameType.STDOUT, b"late", first).encode())
+    events = []
+    while len(events) < 4:
+        events += agent.wait(5)
+    assert events[0] == Started(pid=70, uid=33, uptime_ms=12, process=first)
+    assert events[1:3] == [Output(fd=1, data=b"out", process=first), Exited(code=3, process=first)]
+    assert isinstance(events[3], Failed)
+    agent.signal(9, first)
+    assert said(guest) == []
+    assert not agent.wait(0.05)
+
+
+def test_a_guest_may_send_as_much_of_another_process_as_it_was_granted_and_no_more(pair):
+    agent, guest = pair
+    process = agent.exec(["yes"])
+    block = Frame(FrameType.STDOUT, bytes(PAYLOAD_LIMIT), process).encode()
+    for _ in range(OUTPUT_WINDOW // PAYLOAD_LIMIT):
+        guest.sendall(block)
+        while not agent.wait(5):
+            pass
+    said(guest)
+    agent.credit(process, 10)
+    (credit,) = said(guest)
+    assert (credit.type, credit.process, credit.payload) == (FrameType.CREDIT, process, struct.pack("<I", 10))
+    guest.sendall(Frame(FrameType.STDERR, bytes(11), process).encode())
+    with pytest.raises(MachineError, match="more output than it was granted"):
+        agent.wait(5)
+
+
+def test_processes_are_so_many_and_their_numbers_come_again(pair):
+    agent, guest = pair
+    numbers = [agent.stat("/", follow=True) for _ in range(64)]
+    assert numbers == list(range(2, 66))
+    with pytest.raises(MachineError, match="64 processes"):
+        agent.exec(["true"])
+    agent.release(5)
+    agent._last = 65535
+    assert agent.exec(["true"]) == 5
+    with pytest.raises(MachineError, match="too long"):
+        agent.release(6) or agent.exec(["x" * 20000])
+    assert said(guest)
+
+
+def test_an_end_that_is_not_the_last_is_not_acknowledged(pair):
+    agent, guest = pair
+    tell(guest, FrameType.EXITED, code=1, again=100)
+    tell(guest, FrameType.STARTED, pid=9, uid=0, uptime_ms=1, restarts=1)
+    assert agent.wait(5) == [
+        Exited(code=1, again_ms=100),
+        Started(pid=9, uid=0, uptime_ms=1, restarts=1),
+    ]
+    assert said(guest) == []
+
+
+def test_health_figures_and_processes_are_read_bounded_and_made_printable(pair):
+    agent, guest = pair
+    health = {"status": "unhealthy", "streak": 2, "start_ns": 1, "end_ns": 2, "code": -1, "output": "a\nb\x1b[2J"}
+    tell(guest, FrameType.HEALTH, **health)
+    (event,) = agent.wait(5)
+    assert event == Health(
+        status="unhealthy", streak=2, start_ns=1, end_ns=2, code=-1, output="a\nb\N{REPLACEMENT CHARACTER}[2J"
+    )
+    device = {"name": "eth0", "rx_bytes": 1, "tx_bytes": 2, "rx_packets": 3, "tx_packets": 4}
+    memory, cpu = (
+        dict.fromkeys("total free available cached".split(), 5),
+        dict.fromkeys("user system idle iowait".split(), 6),
+    )
+    tell(guest, FrameType.STATS, 0, memory=memory, cpu=cpu, network=[device], block=[], pids=7)
+    (stats,) = agent.wait(5)
+    assert isinstance(stats, Stats)
+    assert (stats.memory, stats.cpu["idle"], stats.network[0].out, stats.pids) == (memory, 6, 2, 7)
+    process = {
+        "pid": 1,
+        "ppid": 0,
+        "uid": 0,
+        "user": None,
+        "start_ms": 1,
+        "cpu_ms": 2,
+        "tty": None,
+        "rss": 4,
+        "argv": ["\x07"],
+    }
+    tell(guest, FrameType.TOP, 0, processes=[process], more=True)
+    (top,) = agent.wait(5)
+    assert isinstance(top, Top)
+    assert (top.more, top.processes[0].user, top.processes[0].argv) == (True, "", ("\N{REPLACEMENT CHARACTER}",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (FrameType.HEALTH, {"status": "fine"}),
+        (FrameType.STATS, {"memory": []}),
+        (FrameType.STATS, {"memory": dict.fromkeys("total free available cached".split(), -1)}),
+        (FrameType.TOP, {"processes": [1]}),
+        (FrameType.TOP, {"processes": [{}] * 300}),
+        (FrameType.EXITED, {"code": 0, "again": -1}),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_refused(pair, kind, fields):
+    agent, guest = pair
+    tell(guest, kind, **fields)
+    with pytest.raises(MachineError, match="broke the agent protocol"):
+        agent.wait(5)
+
+
+def test_what_is_at_a_path_is_answered_once(pair):
+    agent, guest = pair
+    number = agent.stat("/etc", follow=False)
+    tell(guest, FrameType.STAT, number, name="etc", mode=0o40755, size=4096, mtime_ns=-5, target=None)
+    assert agent.wait(5) == [Stat(name="etc", mode=0o40755, size=4096, mtime_ns=-5, target="", process=number)]
