@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from firekiln import api
-from firekiln.cli import images
+from firekiln.cli import archives, images
 from firekiln.cli.confirm import confirm
 from firekiln.cli.flags import parse_size
 from firekiln.cli.table import human_duration, human_size, print_table
@@ -188,9 +188,12 @@ def prune_image(obj: dict[str, Any], everything: bool, force: bool, filters: Seq
 
 for _name, _command in {
     "history": images.history,
+    "import": archives.import_,
     "inspect": images.inspect,
+    "load": archives.load,
     "ls": images.images,
     "rm": images.rmi,
+    "save": archives.save,
     "tag": images.tag,
 }.items():
     image.add_command(_command, _name)
