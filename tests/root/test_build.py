@@ -488,7 +488,7 @@ def test_every_layer_passes_fsck(builder):
 def test_a_full_disk_is_one_clear_error_and_room_made_later_is_used(tmp_path):
     made = Builder(tmp_path)
     made.root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", made.root], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=7m", "tmpfs", made.root], check=True)
     try:
         filler = made.root / "filler"
         made.build(BASE, tags=["base"])
