@@ -10,19 +10,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError
 from firekiln.machine.live import read_live
 from firekiln.machine.names import check_name, random_name
 from firekiln.store.durable import store_error, store_errors
+from firekiln.values import dataclass
+
+if TYPE_CHECKING:  # at run time it is imported where it is used: a supervisor needs no database while it waits
+    import sqlite3
 
 Status = Literal["created", "running", "restarting", "exited"]
 KILLED = 137
@@ -101,6 +103,8 @@ class State:
 
     def create(self, record: Record) -> tuple[Record, MachineLock]:
         """Add a machine, its folder and its lock; an empty name is replaced by a random one. ConflictError if taken."""
+        import shutil  # noqa: PLC0415 - see above
+
         folder = self.folder_of(record.id)
         with store_errors(folder, "cannot make"):
             folder.mkdir(mode=0o700)
@@ -127,6 +131,8 @@ class State:
 
     def rename(self, machine_id: str, name: str) -> None:
         """Give a machine another name. ConflictError where it is taken."""
+        import sqlite3  # noqa: PLC0415 - see above
+
         check_name(name)
         with self._database() as database:
             try:
@@ -163,6 +169,8 @@ class State:
 
     def remove(self, machine_id: str) -> None:
         """Forget a machine and delete its folder. Idempotent. The caller has seen to it that it does not run."""
+        import shutil  # noqa: PLC0415 - see above
+
         shutil.rmtree(self.folder_of(machine_id), ignore_errors=True)
         with self._database() as database:
             database.execute("DELETE FROM machines WHERE id = ?", (machine_id,))
@@ -221,6 +229,8 @@ class State:
         return _record(row) if row else replace(record, **changes)
 
     def _insert_named(self, record: Record) -> Record:
+        import sqlite3  # noqa: PLC0415 - see above
+
         if record.name:
             check_name(record.name)
         for _ in range(1 if record.name else _NAME_TRIALS):
@@ -236,6 +246,8 @@ class State:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
+        import sqlite3  # noqa: PLC0415 - see above
+
         path = self.folder / "state.db"
         try:
             with closing(self._connect(path)) as database:
@@ -251,6 +263,8 @@ class State:
             raise self._failure(error, path) from error
 
     def _connect(self, path: Path) -> sqlite3.Connection:
+        import sqlite3  # noqa: PLC0415 - see above
+
         if self.writable:
             return sqlite3.connect(path, timeout=_BUSY_SECONDS)
         if not path.exists():
@@ -264,6 +278,8 @@ class State:
 
     def _failure(self, error: sqlite3.Error, path: Path) -> StoreError:
         """In the words of the store's other failures, as far as SQLite's tell which it is."""
+        import shutil  # noqa: PLC0415 - see above
+
         if not self.writable:
             return store_error(OSError(errno.EROFS, ""), path, "cannot write")
         with store_errors(self.folder, "cannot write to"):
