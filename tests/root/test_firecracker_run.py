@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import select
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,29 @@ def test_what_cannot_be_is_told_in_one_line_and_leaves_nothing(firekiln, words, 
     assert "Traceback" not in done.stderr
     assert not (store / "jail" / "firecracker").exists()
     assert not command("ps", "-aq").stdout
+
+
+def test_a_killed_supervisors_machine_is_told_starts_again_and_is_removed_with_its_jail(firekiln):
+    command, options, store = firekiln
+    command("run", "-d", "--name", "orphan", "--entrypoint", "/wait", *options, "small")
+    with supervisor_killed(command) as guest:
+        assert select.select([guest], [], [], 5)[0], "the guest outlives its supervisor"
+    assert "Exited" in command("ps", "-a", "--format", "{{.Status}}").stdout
+    assert command("start", "orphan").returncode == 0
+    assert command("ps", "--format", "{{.Names}}").stdout == "orphan\n"
+    with supervisor_killed(command):
+        assert command("rm", "-f", "orphan").returncode == 0
+    assert not list((store / "jail").glob("*/*"))
+
+
+@contextmanager
+def supervisor_killed(command):
+    """Kill the supervisor of `orphan`; a descriptor of its guest's process."""
+    pid = int(command("inspect", "-f", "{{.State.Pid}}", "orphan").stdout)
+    status = Path(f"/proc/{pid}/status").read_text()
+    guest = os.pidfd_open(pid)
+    try:
+        os.kill(int(re.search(r"^PPid:\s+(\d+)", status, re.MULTILINE)[1]), signal.SIGKILL)
+        yield guest
+    finally:
+        os.close(guest)

@@ -3,7 +3,6 @@
 import os
 import select
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -74,9 +73,7 @@ def test_a_jail_holds_links_that_only_its_user_can_write_to(spec, jail):
     assert spec.drives[1].path.read_bytes() == b"scratch"
 
 
-@pytest.mark.parametrize(
-    "planted", ["jail", "jail/firecracker", f"jail/firecracker/{ID}", f"jail/firecracker/{ID}/root"]
-)
+@pytest.mark.parametrize("planted", ["jail", "jail/firecracker", f"jail/firecracker/{ID}"])
 @pytest.mark.parametrize("kind", ["link", "folder"])
 def test_what_is_planted_on_the_way_is_refused_and_what_it_points_to_untouched(spec, jail, folder, planted, kind):
     victim = folder / "victim"
@@ -88,7 +85,7 @@ def test_what_is_planted_on_the_way_is_refused_and_what_it_points_to_untouched(s
     else:
         path.mkdir()
         os.chown(path, 1000, 1000)
-    with pytest.raises(MachineError, match=r"no folder but a link|is there already|could plant links"):
+    with pytest.raises(MachineError, match=r"no folder but a link|could plant links"):
         make_tree(jail, jailed(spec)[1])
     assert not list(victim.iterdir())
     assert spec.drives[1].path.stat().st_uid == 0
@@ -110,7 +107,7 @@ def test_only_regular_files_that_the_jails_user_can_read_are_given_to_it(spec, j
         with pytest.raises(MachineError, match=message):
             make_tree(jail, [Placed(name="kernel", source=source, owned=source.is_symlink())])
         assert source.lstat().st_uid == 0
-        remove_tree(jail)
+        assert not jail.root.parent.exists()
 
 
 def test_a_kernel_of_another_disk_is_copied_and_a_writable_drive_refused(spec, jail):
@@ -168,16 +165,18 @@ def test_a_jailed_guest_runs_as_its_own_user_in_its_own_root_and_leaves_nothing(
         assert {"kernel", "drive0", "drive1", "api.sock", "vsock_1024"} <= set(said["cwd"])
         # What the taken over VMM could leave for us to fall into is not followed.
         (jailing.jail.root / "trap").symlink_to("/etc")
-    assert guest.process.returncode == -signal.SIGKILL
+    assert guest.process.returncode is not None
     assert not jailing.jail.root.parent.exists()
     assert Path("/etc/passwd").exists()
 
 
-def test_a_jail_that_is_there_already_is_not_removed_by_who_finds_it(spec, folder, jailing):
+def test_what_a_killed_supervisor_left_of_a_jail_gives_way(spec, folder, jailing):
     make_tree(jailing.jail, jailed(spec)[1])
-    with pytest.raises(MachineError, match="is there already"):
-        Firecracker(folder=folder, jailing=jailing).launch(spec)
-    assert (jailing.jail.root / "drive1").exists()
+    (jailing.jail.root / "drive0").unlink()
+    (jailing.jail.root / "drive0").symlink_to(folder / "scratch")
+    with Firecracker(folder=folder, jailing=jailing).launch(spec) as guest:
+        assert first_words(guest)["uid"] == jailing.jail.uid
+    assert (folder / "scratch").read_bytes() == b"scratch"
 
 
 def test_a_jailed_guest_ends_when_its_supervisor_is_killed(spec, folder, jailing):

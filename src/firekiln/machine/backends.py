@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from firekiln.machine.firecracker.vmm import Jailing
 
 Wanted: TypeAlias = Literal["auto"] | VmmName
+_JAILS = "jail"
 _GROUPS = Path("/sys/fs/cgroup")
 _FILE_SYSTEMS = ("overlay", "erofs", "ext4")
 
@@ -91,13 +92,20 @@ def _jailing(folder: Path) -> Jailing | None:
     unified, groups = _hierarchies()
     jail = jailer.Jail(
         id=folder.name,
-        base=folder.parent.parent / "jail",
+        base=folder.parent.parent / _JAILS,
         executable=Path(os.path.realpath(shutil.which(PROGRAM) or PROGRAM)),
         uid=uid,
         gid=uid,
         unified=unified,
     )
     return Jailing(jail=jail, groups=groups)
+
+
+def clear_jail(root: Path, machine_id: str) -> None:
+    """Remove what is left of a machine's jail in the store at `root`, where its supervisor was killed."""
+    if os.geteuid() == 0:
+        for left in (root / _JAILS).glob(f"*/{machine_id}"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _hierarchies() -> tuple[bool | None, tuple[Path, ...]]:

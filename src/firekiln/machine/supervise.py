@@ -19,7 +19,7 @@ from pathlib import Path
 
 from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError
 from firekiln.machine import control
-from firekiln.machine.backends import back_end
+from firekiln.machine.backends import back_end, clear_jail
 from firekiln.machine.clients import Clients
 from firekiln.machine.ending import End
 from firekiln.machine.hostfacts import HostFacts
@@ -209,6 +209,7 @@ def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:
     with Store.open(state.folder.parent) as store:
         used = _volumes_of(state, machine_id) if volumes else ()
         store.leases.release(lease_name(machine_id))
+        clear_jail(store.root, machine_id)
         state.remove(machine_id)
         if used:
             from firekiln.machine.volumeuse import remove_anonymous  # noqa: PLC0415 - most machines have none

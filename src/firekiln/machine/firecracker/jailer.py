@@ -11,7 +11,7 @@ jailer's own, and it is made before the jailer runs, so that what is there is ou
     └── api.sock, vsock          Firecracker's sockets
 
 CVE-2026-1386: a link that lies where the jailer writes makes root write elsewhere. Each folder on the way down must be
-root's (or ours) and writable by nobody else, no link is followed, and the machine's own folder must not be there yet.
+root's (or ours) and writable by nobody else, no link is followed, and the machine's own folder is made anew.
 """
 
 from __future__ import annotations
@@ -140,16 +140,17 @@ def _group_words(unified: bool, spec: MachineSpec) -> Sequence[str]:
 def make_tree(jail: Jail, placed: Sequence[Placed]) -> None:
     """Make the jail's root with all that it holds. MachineError where it is not safe to, or not possible.
 
-    What was made remains then, for `remove_tree`, unless it was there before.
+    Nothing of what was made remains then.
     """
     try:
-        with ExitStack() as held:
-            root = _root(jail, held)
+        with ExitStack() as held, ExitStack() as undo:
+            root = _root(jail, held, undo)
             for file in placed:
                 _place(root, file, jail)
             os.mkfifo(LOG, 0o600, dir_fd=root)
             os.chown(LOG, jail.uid, jail.gid, dir_fd=root, follow_symlinks=False)
             os.fchown(root, jail.uid, jail.gid)
+            undo.pop_all()
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise MachineError(f"the jail {jail.root} cannot be made: {reason}") from error
@@ -169,8 +170,8 @@ def remove_groups(jail: Jail, folders: Sequence[Path]) -> None:
             (folder / PARENT_GROUP / jail.id).rmdir()
 
 
-def _root(jail: Jail, held: ExitStack) -> int:
-    """A descriptor of the jail's new root, every folder above it checked."""
+def _root(jail: Jail, held: ExitStack, undo: ExitStack) -> int:
+    """A descriptor of the jail's new root, every folder above it checked; `undo` removes the machine's."""
     folder = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     held.callback(os.close, folder)
     seen = Path("/")
@@ -180,17 +181,24 @@ def _root(jail: Jail, held: ExitStack) -> int:
             os.mkdir(name, 0o711, dir_fd=folder)
         folder = _enter(folder, name, seen)
         held.callback(os.close, folder)
+    _clear(folder, jail.id, seen / jail.id)
+    undo.callback(shutil.rmtree, jail.id, ignore_errors=True, dir_fd=folder)
     for name in (jail.id, "root"):
         seen /= name
-        try:
-            os.mkdir(name, 0o700, dir_fd=folder)
-        except FileExistsError:
-            raise MachineError(
-                f"the jail {seen} is there already", hint="another machine's, or planted: look at it, and remove it"
-            ) from None
+        os.mkdir(name, 0o700, dir_fd=folder)
         folder = _enter(folder, name, seen)
         held.callback(os.close, folder)
     return folder
+
+
+def _clear(parent: int, name: str, seen: Path) -> None:
+    """Remove what a killed supervisor of this machine left. MachineError where it is not of ours."""
+    try:
+        left = _enter(parent, name, seen)
+    except FileNotFoundError:
+        return
+    os.close(left)
+    shutil.rmtree(name, dir_fd=parent)  # by descriptors: it follows no links, whoever lived in there
 
 
 def _enter(parent: int, name: str, seen: Path) -> int:

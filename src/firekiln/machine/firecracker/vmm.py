@@ -114,13 +114,7 @@ class Firecracker:
         jail = self.jailing.jail
         inside, placed = jailed(spec)
         held.callback(remove_groups, jail, self.jailing.groups)
-        was_there = jail.root.parent.exists()
-        try:
-            make_tree(jail, placed)
-        except BaseException:
-            if not was_there:
-                remove_tree(jail)
-            raise
+        make_tree(jail, placed)
         held.callback(remove_tree, jail)
         return jail.root, inside, jailer_argv(jail, spec, arguments)
 
