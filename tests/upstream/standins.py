@@ -47,19 +47,19 @@ def missing() -> str | None:
 
 def put_bases(store: Store) -> None:
     """Put each base that a text names into the store, under its name."""
-    stand_in = store.layers.commit(_tree(_everything()))
-    systems = {"alpine": store.layers.commit(_tree(_alpine())), "ubi": store.layers.commit(_tree(_ubi()))}
+    hidden = store.layers.commit(_tree(_everything()))
+    alpine, ubi = (store.layers.commit(_tree(files)) for files in (_alpine(), _ubi()))
+    golang = store.layers.commit(_tree({b"usr/local/go/bin/go": _shell("go"), b"go/bin": folder()}))
+    minio = store.layers.commit(_tree({b"usr/bin/docker-entrypoint.sh": file(mode=0o755)}))
     for name in {name for text in TEXTS for name in bases(text.file.read_text())}:
-        family = "alpine" if "alpine" in name else "ubi"
-        image = (
-            _minio_image() if name.startswith("minio/") else _GOLANG if name.startswith("golang") else _IMAGES[family]
-        )
-        layers = [systems[family], stand_in]
-        if "golang" in name:
-            layers.append(store.layers.commit(_tree({b"usr/local/go/bin/go": _shell("go"), b"go/bin": folder()})))
-        elif name.startswith("minio/"):
-            layers.append(store.layers.commit(_tree({b"usr/bin/docker-entrypoint.sh": file(b"", mode=0o755)})))
-        _put(store, name, image, layers)
+        if name.startswith("golang:"):
+            _put(store, name, _GOLANG, [alpine, hidden, golang])
+        elif name.startswith("alpine:"):
+            _put(store, name, _ALPINE, [alpine, hidden])
+        elif name.startswith("minio/minio:"):
+            _put(store, name, _MINIO, [ubi, hidden, minio])
+        else:
+            _put(store, name, _UBI, [ubi, hidden])
 
 
 def base_env(store: Store, name: str) -> dict[str, str]:
@@ -90,28 +90,22 @@ def _put(store: Store, name: str, config: ImageConfig, layers: list[Layer]) -> N
     store.images.put(image, layers, references=[name])
 
 
-_IMAGES = {
-    "alpine": ImageConfig(env=(f"PATH={_PATH}",), cmd=("/bin/sh",)),
-    "ubi": ImageConfig(
-        env=(f"PATH={_PATH}", "container=oci"),
-        cmd=("/bin/bash",),
-        labels={"name": "ubi", "vendor": "The base's vendor", "architecture": "x86_64"},
-    ),
-}
+_ALPINE = ImageConfig(env=(f"PATH={_PATH}",), cmd=("/bin/sh",))
 _GOLANG = ImageConfig(
     env=(f"PATH=/go/bin:/usr/local/go/bin:{_PATH}", "GOPATH=/go"), cmd=("/bin/sh",), working_dir="/go"
 )
-
-
-def _minio_image() -> ImageConfig:
-    """What `minio/minio:latest` says that matters to an image made from it."""
-    return ImageConfig(
-        env=(f"PATH={_PATH}", "MC_CONFIG_DIR=/tmp/.mc"),
-        cmd=("minio",),
-        exposed_ports=("9000/tcp",),
-        volumes=("/data",),
-        labels={"name": "MinIO"},
-    )
+_UBI = ImageConfig(
+    env=(f"PATH={_PATH}", "container=oci"),
+    cmd=("/bin/bash",),
+    labels={"name": "ubi", "vendor": "The base's vendor", "architecture": "x86_64"},
+)
+_MINIO = ImageConfig(
+    env=(f"PATH={_PATH}", "MC_CONFIG_DIR=/tmp/.mc"),
+    cmd=("minio",),
+    exposed_ports=("9000/tcp",),
+    volumes=("/data",),
+    labels={"name": "MinIO"},
+)
 
 
 @functools.cache
