@@ -190,7 +190,7 @@ def test_a_stage_that_fails_leaves_nothing_on_the_engine(engine, context, roots)
     before = state(engine)
     stages = b"FROM base:1 AS a\nRUN echo 1 > /f\nFROM a AS b\nRUN echo 2 > /g\nRUN exit 3\n"
     text = stages + b"FROM scratch\nCOPY --from=b /f /\n"
-    with pytest.raises(BuildError, match=r"stage b: .*returned a non-zero code: 3"):
+    with pytest.raises(BuildError, match=r"Dockerfile:3: stage b: .*returned a non-zero code: 3"):
         firekiln.build(context, dockerfile=text, stage_engine="docker", store=roots[0])
     assert state(engine) == before
 

@@ -184,7 +184,7 @@ def _endpoint() -> dict[str, Any]:
 def _request(wanted: ImageBuild) -> dict[str, Any]:
     """The arguments of the SDK's `build`."""
     return {
-        "fileobj": _Body(wanted.context),
+        "fileobj": wanted.context,  # what can be iterated is sent in chunks
         "custom_context": True,
         "dockerfile": wanted.dockerfile,
         "tag": wanted.tag,
@@ -198,16 +198,6 @@ def _request(wanted: ImageBuild) -> dict[str, Any]:
         "forcerm": True,
         "decode": True,
     }
-
-
-class _Body:
-    """A request's body of unknown length: requests sends what can be iterated in chunks."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
 
 
 def _check(line: Mapping[str, Any]) -> None:

@@ -138,7 +138,8 @@ class DockerStages:
                 build = engineclient.build if self._buildkit else self._engine.build
                 build(wanted, output)
             except EngineError as error:
-                raise BuildError(f"stage {stage.name}: {error.message}", hint=error.hint) from error
+                message = f"stage {stage.name}: {error.message}"
+                raise BuildError(message, location=stage.location, hint=error.hint) from error
 
     def _bring_base(self, base: str, platform: Platform | None, temporary: ExitStack) -> None:
         """Lend the engine a base that it lacks and the store has: it could perhaps get it nowhere else."""

@@ -14,7 +14,7 @@ from firekiln.build.plan.planner import Linked, link
 from firekiln.build.plan.stages import reachable
 from firekiln.build.plan.state import SCRATCH, Command, Planning, StageState
 from firekiln.dockerfile import instructions as df
-from firekiln.errors import BuildError, ImageNotFoundError
+from firekiln.errors import BuildError, ImageNotFoundError, Location
 from firekiln.oci.config import Image
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
@@ -30,7 +30,7 @@ _MOUNT_FROM: Final = re.compile(r"(?<=[=,])from=[^,]*")
 class StageBuild:
     """One stage to be built elsewhere.
 
-    index        its place in the file; name: what logs call it
+    index        its place in the file; name: what logs call it; location: its FROM
     text         its Dockerfile
     base         the image that it stands on and no stage makes; "" where there is none
     build_args   values for its ARGs, which may come from above the first FROM
@@ -40,6 +40,7 @@ class StageBuild:
 
     index: int
     name: str
+    location: Location
     text: str
     base: str
     build_args: Mapping[str, str]
@@ -92,6 +93,7 @@ class _Writer:
         return StageBuild(
             index=state.stage.index,
             name=state.name,
+            location=state.location,
             text="\n".join(lines) + "\n",
             base="" if named == SCRATCH or (state.base is not None and _is_own(state.base)) else named,
             build_args=dict(_build_args(self._linked.planning, (*inherited, *state.commands))),
