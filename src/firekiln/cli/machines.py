@@ -9,8 +9,6 @@ import click
 from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, UsageError
 from firekiln.machine.machine import Machine
 from firekiln.machine.state import State
-from firekiln.machine.supervise import sweep
-from firekiln.store import Store
 
 
 @click.command
@@ -140,6 +138,9 @@ def port(ctx: click.Context, machine: str, private: str | None) -> None:
 
 def machine_state(ctx: click.Context) -> State:
     """The machines of the store, without those that are only there because their supervisor was killed."""
+    from firekiln.machine.supervise import sweep  # noqa: PLC0415 - `exec` is to be quick
+    from firekiln.store import Store  # noqa: PLC0415 - as above
+
     with Store.open(ctx.obj["root"]) as store:
         state = State(store.machines)
     sweep(state)

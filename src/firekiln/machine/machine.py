@@ -17,7 +17,6 @@ from firekiln.machine.settings import Settings
 from firekiln.machine.spec import MachineSpec, PublishedPort
 from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.stream import Stream
-from firekiln.machine.supervise import detach, discard, launch
 
 _ANSWER_DEADLINE = 10.0
 
@@ -60,12 +59,16 @@ class Machine:
 
         ConflictError where one of its ports is taken; the MachineError with which the start failed.
         """
+        from firekiln.machine.supervise import detach  # noqa: PLC0415 - `exec` is to be quick
+
         prepared = self._prepared()
         if prepared is not None:
             detach(self._state, *prepared)
 
     def start_attached(self) -> Stream | None:
         """As `start`, but returns at once, with the session of its owner; None where it runs."""
+        from firekiln.machine.supervise import launch  # noqa: PLC0415 - as above
+
         prepared = self._prepared()
         return launch(self._state, *prepared) if prepared is not None else None
 
@@ -160,6 +163,8 @@ class Machine:
 
         ConflictError where it runs and `force` is not given.
         """
+        from firekiln.machine.supervise import discard  # noqa: PLC0415 - as above
+
         record = self.record
         if self._state.is_alive(self.id):
             if not force and record.status != "exited":
