@@ -8,7 +8,7 @@ discard    removes what would be left of a machine that came to nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Final, assert_never
@@ -44,13 +44,12 @@ class Filling:
 
 @dataclass(slots=True, kw_only=True)
 class Attachments:
-    """All of a machine's mounts. `remarks` are for the user: what will not be as he may expect."""
+    """All of a machine's mounts."""
 
     points: list[MountPoint] = field(default_factory=list)
     drives: list[BlockDevice] = field(default_factory=list)
     shares: list[SharedFolder] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
     fillings: list[Filling] = field(default_factory=list)
     copies: dict[bool, dict[str, HostPath]] = field(default_factory=dict)
 
@@ -70,15 +69,25 @@ class Attachments:
             volumes.remove(volume)
 
 
-def attach(store: Store, specs: Sequence[MountSpec], folder: Path, *, can_share: bool) -> Attachments:
+def attach(
+    store: Store,
+    specs: Sequence[MountSpec],
+    folder: Path,
+    *,
+    can_share: bool,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Attachments:
     """Decide on everything, and make the volumes that are missing.
 
-    `folder` is the machine's, which need not be there yet. UsageError; ConflictError where a volume is in use.
+    `folder` is the machine's, which need not be there yet. `progress` is told what will not be as the user may expect.
+    UsageError; ConflictError where a volume is in use.
     """
     made = Attachments()
     try:
         for spec in specs:
             _attach(made, store, spec, folder, can_share=can_share)
+            if made.points[-1].how in ("copy", "file") and not spec.read_only:
+                progress(_remark(made.points[-1], can_share=can_share))
         _check_modes(made)
         check_free(store.locks, volumes_used(made.points))
     except BaseException:
@@ -137,8 +146,6 @@ def _attach_bind(made: Attachments, spec: MountSpec, folder: Path, *, can_share:
     else:
         how = "copy"
         _copy(made, spec, check_copied(found), folder)
-    if how != "share" and not spec.read_only:
-        made.remarks.append(_remark(spec, found, can_share=can_share))
     made.points.append(
         MountPoint(kind="bind", target=spec.target, source=spec.source, read_only=spec.read_only, how=how)
     )
@@ -164,9 +171,9 @@ def _copies_serial(read_only: bool) -> str:
     return "copies-ro" if read_only else "copies-rw"
 
 
-def _remark(spec: MountSpec, found: HostPath, *, can_share: bool) -> str:
-    what = f"{spec.source} is copied into the machine: what the machine changes there, the host won't see"
-    if found.is_folder and not can_share:
+def _remark(point: MountPoint, *, can_share: bool) -> str:
+    what = f"{point.source} is copied into the machine: what the machine changes there, the host won't see"
+    if not can_share and os.path.isdir(point.source):  # noqa: PTH112 - a path as text
         return f"{what} (its kernel can't share folders; `firekiln kernel build` makes one that can)"
     return f"{what} (mount its folder to share it, or add :ro)"
 

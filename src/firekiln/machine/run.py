@@ -25,7 +25,7 @@ from firekiln.machine.initramfs import KernelModule, base_initramfs, write_initr
 from firekiln.machine.journal import note
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
-from firekiln.machine.mountspec import MountSpec, combine
+from firekiln.machine.mountspec import combine
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network import allocate, mac_address, parse_publish
 from firekiln.machine.options import (
@@ -44,6 +44,7 @@ from firekiln.machine.spec import BlockDevice, MachineSpec, UserNetwork
 from firekiln.machine.state import MachineLock, Record, State
 from firekiln.machine.stream import Stream
 from firekiln.machine.supervise import abandon, detach, discard, launch, lease_name, sweep
+from firekiln.rootfs.tree import Directory, Meta
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import replace_file, store_errors
 from firekiln.values import dataclass
@@ -93,10 +94,12 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     sweep(state)
     folder = state.folder_of(machine_id)
     drives = layer_drives(store, image.layers)
-    tree = store.layers.merged(drives)
+    # Most starts need nothing of the files in the image, so that they are looked for when somebody asks.
+    tree = Directory(meta=Meta(mode=0o755), load=lambda: store.layers.merged(drives).children)
     timeout = options.stop_timeout
     init = own_init(options.init, tree, process, options.restart, machine_id=machine_id, stop_timeout=timeout)
-    attached = _attach(store, combine(options.mounts, config.volumes), folder, kernel, progress)
+    can_share = vmm == "qemu" and (kernel.kind == "own" or SHARING in kernel.features)
+    attached = attach(store, combine(options.mounts, config.volumes), folder, can_share=can_share, progress=progress)
     undo.callback(attached.discard, store)
     # Firecracker has no user network, and says so where ports are to be published.
     network = UserNetwork(mac=mac_address(machine_id), ports=ports) if vmm == "qemu" or ports else None
@@ -215,13 +218,6 @@ def _spec(
         memory=options.memory,
         network=network,
     )
-
-
-def _attach(store: Store, specs: Sequence[MountSpec], folder: Path, kernel: Kernel, progress: Progress) -> Attachments:
-    attached = attach(store, specs, folder, can_share=kernel.kind == "own" or SHARING in kernel.features)
-    for remark in attached.remarks:
-        progress(remark)
-    return attached
 
 
 def _attached(spec: MachineSpec, attached: Attachments) -> MachineSpec:
