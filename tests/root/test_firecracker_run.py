@@ -68,7 +68,7 @@ def test_a_machine_runs_jailed_and_ends_with_its_own_status_and_nothing_is_left(
 def test_a_detached_machine_stops_in_order_and_a_killed_one_is_told(firekiln):
     command, options, store = firekiln
     name = command("run", "-d", "--name", "first", "--entrypoint", "/wait", *options, "small").stdout.strip()
-    assert command("ps", "--format", "{{.Names}}").stdout == "first\n"
+    assert command("ps", "--format", "{{.Names}}").stdout == "first\n", command("inspect", "first").stdout
     (jail,) = (store / "jail" / "firecracker").iterdir()
     assert jail.name == name
     assert command("stop", "first").returncode == 0

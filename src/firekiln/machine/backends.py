@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firekiln.errors import MachineError, UsageError
 from firekiln.machine.boards import board_of
-from firekiln.machine.contract import MachineDocument
 from firekiln.machine.hostfacts import HostFacts
 from firekiln.machine.qemu import GUEST_MODULES
 from firekiln.machine.spec import MachineSpec, VmmName
 from firekiln.machine.vmm import Vmm
 
 if TYPE_CHECKING:
+    from firekiln.machine.contract import MachineDocument
     from firekiln.machine.firecracker.vmm import Jailing
 
 Wanted: TypeAlias = Literal["auto"] | VmmName
