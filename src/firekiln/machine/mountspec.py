@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,6 +89,8 @@ def parse_tmpfs(text: str) -> MountSpec:
 
 def parse_mount(text: str) -> MountSpec:
     """`--mount`'s argument: comma-separated `key=value` pairs, quoted as CSV. UsageError."""
+    import csv  # noqa: PLC0415 - every start of a machine loads this module
+
     try:
         (fields,) = csv.reader([text], strict=True)
     except (csv.Error, ValueError) as error:

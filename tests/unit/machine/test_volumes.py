@@ -15,7 +15,7 @@ from firekiln.machine.settings import Settings
 from firekiln.machine.spec import MachineSpec
 from firekiln.machine.state import Record, State
 from firekiln.machine.volumelock import held
-from firekiln.machine.volumes import CONTENT, VolumeNotFoundError, Volumes, held
+from firekiln.machine.volumes import CONTENT, VolumeNotFoundError, Volumes
 from firekiln.machine.volumeuse import prune_volumes, remove_volume, volume_uses
 from firekiln.rootfs import ext4
 from firekiln.rootfs.lookup import get
@@ -64,12 +64,13 @@ IMAGE = folder(
 )
 
 
-def prepared(store, tmp_path, *texts, can_share=False, image=IMAGE):
+def prepared(store, tmp_path, *texts, can_share=False, image=IMAGE, with_remarks=False):
     specs = [parse_mount(text) if "=" in text else parse_volume(text) for text in texts]
     (tmp_path / "machine").mkdir(exist_ok=True)
-    made = attach(store, specs, tmp_path / "machine", can_share=can_share)
+    remarks = []
+    made = attach(store, specs, tmp_path / "machine", can_share=can_share, progress=remarks.append)
     made.prepare(store, image)
-    return made
+    return made if not with_remarks else (made, remarks)
 
 
 def test_a_volume_gets_what_the_image_has_at_its_place_and_keeps_what_was_put_there(store, tmp_path):
@@ -199,10 +200,10 @@ def test_a_volume_that_a_machine_has_is_neither_removed_nor_collected(store):
 
 
 def test_a_folder_of_the_host_is_shared_where_the_kernel_can(store, tmp_path):
-    made = prepared(store, tmp_path, f"{tmp_path}:/src:ro", can_share=True)
+    made, remarks = prepared(store, tmp_path, f"{tmp_path}:/src:ro", can_share=True, with_remarks=True)
     assert [(share.tag, share.path, share.readonly) for share in made.shares] == [("share0", tmp_path, True)]
     assert made.mounts == [SharedMount(target="/src", type="9p", tag="share0", read_only=True)]
-    assert (made.drives, made.remarks) == ([], [])
+    assert (made.drives, remarks) == ([], [])
 
 
 def test_a_folder_of_the_host_is_copied_where_it_cannot_be_shared_and_the_user_is_told(store, tmp_path):
@@ -211,9 +212,8 @@ def test_a_folder_of_the_host_is_copied_where_it_cannot_be_shared_and_the_user_i
     (source / "page").write_text("hello")
     (source / "page").chmod(0o640)
     (source / "big").write_bytes(b"x" * 100_000)
-    made = prepared(
-        store, tmp_path, f"{source}:/src", f"{source}:/again:ro", f"{source}/big:/big", f"{source}/big:/b:ro"
-    )
+    wanted = (f"{source}:/src", f"{source}:/again:ro", f"{source}/big:/big", f"{source}/big:/b:ro")
+    made, remarks = prepared(store, tmp_path, *wanted, with_remarks=True)
     assert [(mount.drive.serial, mount.subpath) for mount in made.mounts] == [
         ("copies-rw", "0"),
         ("copies-ro", "0"),
@@ -227,8 +227,8 @@ def test_a_folder_of_the_host_is_copied_where_it_cannot_be_shared_and_the_user_i
         assert get(tree, b"0/page").meta.mode == 0o640
         assert get(tree, b"1").size == 100_000
         assert drive.path.stat().st_size > (1 << 30 if not drive.readonly else 0)
-    assert len(made.remarks) == 2
-    assert all("copied" in remark for remark in made.remarks)
+    assert len(remarks) == 2
+    assert all("copied" in remark for remark in remarks)
 
 
 def test_a_small_file_rides_in_the_document(store, tmp_path):
