@@ -6,6 +6,7 @@ socket, its owner's session, on which it says STARTED when the machine's process
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import signal
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError
@@ -35,11 +37,12 @@ from firekiln.machine.supervisor import Hooks, Supervisor
 from firekiln.machine.vmm import Vmm
 from firekiln.machine.volumelock import held
 from firekiln.machine.wakeup import wakeup
-from firekiln.store import Store
+from firekiln.store.durable import store_errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What stops a machine in order when its supervisor receives it; a second one ends it at once."""
 
+_RECORD = "record.json"
 _ANSWER_DEADLINE = 10.0
 _ASK_AGAIN = 0.02
 _FIRST_PAUSE = 0.1
@@ -206,6 +209,8 @@ def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:
     """Forget a machine that does not run: its folder, its row, its hold on layers; with `volumes` those of its volumes
     that have no name of their own. Idempotent.
     """
+    from firekiln.store import Store  # noqa: PLC0415 - nothing of it is needed while a machine runs
+
     with Store.open(state.folder.parent) as store:
         used = _volumes_of(state, machine_id) if volumes else ()
         store.leases.release(lease_name(machine_id))
@@ -237,7 +242,8 @@ def sweep(state: State) -> None:
     if not state.writable:
         return
     for record in state.list():
-        if Settings.decode(record.settings).auto_remove and not state.is_alive(record.id):
+        over = record.status == "exited" and not state.is_alive(record.id)  # what was only created may be started yet
+        if over and Settings.decode(record.settings).auto_remove:
             discard(state, record.id, volumes=True)
 
 
@@ -251,6 +257,9 @@ def launch(state: State, record: Record, lock: MachineLock) -> Stream:
 
     The machine stops when the stream is closed without `detach`.
     """
+    # The record is handed over as a file: the supervisor shall not need a database before its end.
+    with store_errors(state.folder_of(record.id), "cannot prepare the machine in"):
+        (state.folder_of(record.id) / _RECORD).write_text(json.dumps(asdict(record)))
     log = state.folder_of(record.id) / "supervisor.log"
     ours, theirs = socket.socketpair()
     try:
@@ -308,7 +317,8 @@ def main(argv: list[str]) -> None:
     os.set_inheritable(int(lock_fd), False)
     os.set_inheritable(int(owner_fd), False)
     state = State(Path(folder))
-    supervise(state, state.get(machine_id), MachineLock(int(lock_fd)), socket.socket(fileno=int(owner_fd)))
+    record = Record(**json.loads((state.folder_of(machine_id) / _RECORD).read_bytes()))
+    supervise(state, record, MachineLock(int(lock_fd)), socket.socket(fileno=int(owner_fd)))
 
 
 if __name__ == "__main__":
