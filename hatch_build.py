@@ -18,15 +18,17 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling's generic parameter is its own affair
     """Runs for wheels only, editable ones included; `FIREKILN_GUEST_ARCH` names another architecture (aarch64)."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
         machine = os.environ.get("FIREKILN_GUEST_ARCH") or os.uname().machine
-        self._compile(machine)
+        binary = self._compile(machine)
+        if version != "editable":  # whatever else lies beside it belongs to other wheels
+            build_data["force_include"][str(binary)] = f"firekiln/machine/guest-bin/{binary.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-manylinux2014_{machine}"
 
-    def _compile(self, machine: str) -> None:
+    def _compile(self, machine: str) -> Path:
         root = Path(self.root)
         out = root / "src" / "firekiln" / "machine" / "guest-bin"
         argv = ["make", "-s", "-C", str(root / "guest")]
@@ -38,5 +40,6 @@ class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling'
         except subprocess.CalledProcessError:
             raise SystemExit(
                 "firekiln: the guest could not be compiled (see above): "
-                "apt-get install musl-tools, or pip install ziglang"
+                "apt-get install musl-tools; for another architecture guest/musl-for, or pip install ziglang"
             ) from None
+        return out / f"init-{machine}"

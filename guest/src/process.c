@@ -351,7 +351,7 @@ int process_start(const struct process_config *config, struct process *process, 
 int process_fork(int (*work)(void *context, int report), void *context, struct process *process,
 		 struct failure *failure)
 {
-	static const struct process_config pipes = { .open_stdin = true };
+	const struct process_config pipes = { .open_stdin = true };
 
 	return start(&(struct child){ .work = work, .context = context }, &pipes, process, failure);
 }

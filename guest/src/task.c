@@ -263,12 +263,13 @@ void task_tell_failure(unsigned number, struct channel *channel, const struct fa
 
 void task_tell_end(const struct task *task, struct channel *channel, long long again)
 {
-	static const struct failure unknown = { .stage = "process", .message = "out of memory", .status = STATUS_MACHINE };
+	struct failure unknown;
 	bool signaled = WIFSIGNALED(task->status);
 	char tail[48] = "";
 	bool oom;
 
 	if (task->failed) {
+		fail(&unknown, "process", ENOMEM, "starting it");
 		task_tell_failure(task->number, channel, task->failure ? task->failure : &unknown);
 		return;
 	}

@@ -256,7 +256,7 @@ static void a_check_tells_of_health(void)
 	expect(FRAME_EXITED, 1);
 	end();
 	begin(document("[\"sleep\",\"60\"]", ",\"health\":{\"argv\":[\"sh\",\"-c\",\"echo x; sleep 60 & wait\"],\"interval_ms\":1,"
-					     "\"timeout_ms\":200}"));
+					     "\"timeout_ms\":1500}"));
 	greet();
 	expect(FRAME_HEALTH, 1);
 	contains("\"code\":-1,\"output\":\"x\\u000a\"");

@@ -39,7 +39,8 @@ def _is_newer(binary: Path, guest: Path) -> bool:
         made = binary.stat().st_mtime_ns
     except FileNotFoundError:
         return False
-    return all(path.stat().st_mtime_ns < made for path in (guest / "Makefile", *(guest / "src").iterdir()))
+    sources = (guest / "Makefile", guest / "lean.ld", *(guest / "src").iterdir())
+    return all(path.stat().st_mtime_ns < made for path in sources)
 
 
 def _compile(guest: Path, binary: Path, machine: str) -> None:

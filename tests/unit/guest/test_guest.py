@@ -69,6 +69,44 @@ def test_what_others_wrote_does_pid_1_no_harm_in_ten_minutes(target, programs, t
     fuzz(programs, target, 600, tmp_path)
 
 
+ARM64 = "aarch64-linux-gnu-gcc"
+
+needs_arm64 = pytest.mark.skipif(
+    not (shutil.which(ARM64) and shutil.which("qemu-aarch64-static")),
+    reason="needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static",
+)
+
+
+@needs_arm64
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_on_arm64_the_unit_tests_pass_as_well(tmp_path):
+    make = ["make", "-s", "-C", GUEST, f"TEST_OUT={tmp_path}", f"TEST_CC={ARM64} -static", "SANITIZE=-g -O1"]
+    done = subprocess.run(
+        [*make, *(f"{tmp_path}/test_{name}" for name in NAMES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        argv = ["qemu-aarch64-static", tmp_path / f"test_{name}", tmp_path / name]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+        assert (name, done.returncode, done.stderr) == (name, 0, "")
+
+
+@needs_arm64
+@pytest.mark.slow
+@pytest.mark.network
+def test_pid_1_for_arm64_is_as_small(tmp_path):
+    fetched = subprocess.run([GUEST / "musl-for", "aarch64", tmp_path / "musl"], check=False)
+    if fetched.returncode != 0:
+        pytest.skip("Debian's musl for arm64 cannot be fetched")
+    make = ["make", "-s", "-C", GUEST, "ARCH=aarch64", f"OUT={tmp_path}", f"MUSL={tmp_path}/musl"]
+    subprocess.run(make, check=True)
+    assert (tmp_path / "init-aarch64").stat().st_size < 100_000
+    done = subprocess.run(["qemu-aarch64-static", tmp_path / "init-aarch64"], capture_output=True, check=False)
+    assert done.stderr == b"firekiln: the first process of a machine, nothing for people to start\n"
+
+
 def test_pid_1_is_a_small_static_program_for_this_host():
     data = pid1_path(Platform.host().architecture).read_bytes()
     assert data.startswith(b"\x7fELF")
