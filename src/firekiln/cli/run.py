@@ -82,7 +82,7 @@ def run(  # noqa: PLR0917 - click passes them by keyword
 def create(
     ctx: click.Context, /, attach: Sequence[str], cidfile: str | None, pull: str, quiet: bool, **given: Any
 ) -> None:
-    """Prepare a machine of IMAGE without booting it, and print its id; `start` boots it."""
+    """Prepare a machine of IMAGE and print its id; `start` boots it."""
     from firekiln.machine.run import create as create_machine  # noqa: PLC0415 - imported when used
 
     wanted = _attached(attach, detach=False, interactive=given["interactive"])
