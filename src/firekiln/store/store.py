@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from firekiln.errors import StoreError
 from firekiln.store import failpoint, locks
 from firekiln.store.blobs import Blobs
 from firekiln.store.durable import store_errors
@@ -27,6 +28,8 @@ _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 _BALLAST = 1 << 20
 """Bytes that removing something may need: new versions of the indexes."""
 _FOLDERS = ("blobs/sha256", "leases", "tmp", "cache", "kernels", "machines")
+_OWN = {"blobs", "lost+found", "ballast", *_FOLDERS}
+"""What a store's making that was interrupted may have left, and a new disk has."""
 
 
 class Store:
@@ -138,6 +141,12 @@ class Store:
 def _create(root: Path) -> None:
     with store_errors(root, "cannot make the store"):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Its temporary files are swept: nobody else's folder may become one, least of all `/` with its /tmp.
+        if strangers := sorted({path.name for path in root.iterdir()} - _OWN):
+            raise StoreError(
+                f"{root} is no store, and not empty: there is {strangers[0]}",
+                hint="give --root an empty or a new folder",
+            )
         for folder in _FOLDERS:
             (root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         _load_ballast(root)

@@ -92,3 +92,20 @@ def test_a_store_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot make the store"):
         Store.open(tmp_path / "file" / "store")
+
+
+def test_a_folder_of_somebody_else_does_not_become_a_store(tmp_path):
+    (tmp_path / "tmp" / "precious").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    with pytest.raises(StoreError, match="not empty: there is home"):
+        Store.open(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "tmp"]
+    with pytest.raises(StoreError, match="no store"):
+        Store.open("/")
+
+
+def test_a_store_whose_making_was_interrupted_is_made(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "tmp").mkdir()
+    with Store.open(tmp_path) as store:
+        assert store.images.list() == []
