@@ -70,7 +70,13 @@ def pull(store: Store, repository: Repository, platform: Platform, *, moved: Mov
     with store.using_blobs():
         layers = ingest_image(store, repository, remote, moved=lambda blob, count: moved(blob.digest, count, blob.size))
         image = replace(remote.image, diff_ids=tuple(layer.digest for layer in layers))
-        made = store.images.put(image, layers, references=[str(reference)], pulled_as=descriptor.digest)
+        made = store.images.put(
+            image,
+            layers,
+            references=[str(reference)],
+            pulled_as=descriptor.digest,
+            annotations=remote.manifest.annotations,
+        )
     return Pulled(image=made, digest=descriptor.digest, is_new=True)
 
 
