@@ -72,7 +72,7 @@ def exec_(  # noqa: PLR0917 - click passes them by keyword
 @click.argument("machine")
 @click.pass_context
 def attach(ctx: click.Context, detach_keys: str | None, no_stdin: bool, sig_proxy: bool, machine: str) -> None:
-    """See what a machine writes from now on, and write what it reads."""
+    """See what a machine writes, and write what it reads."""
     found = _running(ctx, machine)
     settings = found.settings
     stdin = settings.open_stdin and not no_stdin
