@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from firekiln.cli.machines import machine_state
-from firekiln.cli.table import human_duration, print_table
+from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import UsageError
 from firekiln.machine.live import Live, read_live
 from firekiln.machine.settings import Settings
-from firekiln.machine.state import Record
+from firekiln.machine.state import Record, State
 from firekiln.oci.reference import Reference
 
 _COMMAND_WIDTH = 20
@@ -37,10 +37,11 @@ _HEALTH = {"starting": "health: starting"}
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="By ancestor, exited, id, label, name or status.",
+    help="By ancestor, before, exited, health, id, label, name, publish, since, status or volume.",
 )
 @click.option("-n", "--last", type=int, default=-1, metavar="NUMBER", help="The youngest ones, running or not.")
 @click.option("-l", "--latest", is_flag=True, help="The youngest one, running or not.")
+@click.option("-s", "--size", "sized", is_flag=True, help="Show what their disks take.")
 @click.option("--no-trunc", is_flag=True, help="Ids and commands in full.")
 @click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
 @click.pass_context
@@ -51,14 +52,15 @@ def ps(  # noqa: PLR0917 - click passes them by keyword
     filters: Sequence[str],
     last: int,
     latest: bool,
+    sized: bool,
     no_trunc: bool,
     style: str,
 ) -> None:
     """List machines."""
-    wanted = [parse_filter(text) for text in filters]
+    state = machine_state(ctx)
+    wanted = [parse_filter(text, state) for text in filters]
     last = 1 if latest else last
     shown = everything or last > 0 or any(text.startswith(("status=", "exited=")) for text in filters)
-    state = machine_state(ctx)
     records = [record for record in state.list() if shown or record.status in RUNNING]
     records = [record for record in records if _passes(record, wanted)][: last if last > 0 else None]
     if quiet:
@@ -66,11 +68,16 @@ def ps(  # noqa: PLR0917 - click passes them by keyword
             click.echo(record.id if no_trunc else record.id[:_SHORT_ID])
         return
     described = [describe(record, read_live(state.folder_of(record.id)), no_trunc=no_trunc) for record in records]
+    if sized or ".Size" in style:
+        for record, fields in zip(records, described, strict=True):
+            fields["Size"] = _size(state, record)
     if style != "table":
         print_each(style, described)
         return
-    columns = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-    heading = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+    columns: tuple[str, ...] = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+    heading: tuple[str, ...] = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES")
+    if sized:
+        columns, heading = (*columns, "Size"), (*heading, "SIZE")
     print_table(heading, [[fields[column] for column in columns] for fields in described])
 
 
@@ -78,16 +85,28 @@ Filter = tuple[str, Callable[[Record], bool]]
 """A key, and what it asks of a machine. Filters of one key are alternatives, as with Docker."""
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str, state: State) -> Filter:
     """`KEY=VALUE` of `--filter`. UsageError."""
     key, equals, value = text.partition("=")
+
+    def moment(word: str) -> tuple[int, str]:
+        other = state.get(word)
+        return other.created_ns, other.id
+
+    ports = _port_range(value) if key == "publish" else (0, 0, "")
+    pivot = moment(value) if key in ("before", "since") and value else (0, "")
     tests: dict[str, Callable[[Record], bool]] = {
         "ancestor": lambda record: _is_of(record, value),
+        "before": lambda record: (record.created_ns, record.id) < pivot,
         "exited": lambda record: record.status == "exited" and str(record.exit_status) == value,
+        "health": lambda record: _health(state, record) == value,
         "id": lambda record: record.id.startswith(value),
         "label": lambda record: _has_label(record, value),
         "name": lambda record: re.search(pattern, record.name) is not None,
+        "publish": lambda record: _publishes(record, ports),
+        "since": lambda record: (record.created_ns, record.id) > pivot,
         "status": lambda record: record.status == value,
+        "volume": lambda record: any(value in (p.name, p.target) for p in Settings.decode(record.settings).mounts),
     }
     if not equals or key not in tests:
         raise UsageError(f"--filter {text}: invalid filter", hint=f"KEY=VALUE, with one of {', '.join(tests)}")
@@ -96,6 +115,39 @@ def parse_filter(text: str) -> Filter:
     except re.error as error:
         raise UsageError(f"--filter {text}: {error}") from error
     return key, tests[key]
+
+
+def _health(state: State, record: Record) -> str:
+    live = read_live(state.folder_of(record.id))
+    return (live.health if live is not None else "") or "none"
+
+
+def _port_range(value: str) -> tuple[int, int, str]:
+    """`PORT`, `PORT-PORT`, with `/udp` perhaps. UsageError."""
+    ports, _, protocol = value.partition("/")
+    first, _, last = ports.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise UsageError(f"--filter publish={value}: no port", hint="such as publish=8080, publish=8000-8100/udp")
+    return int(first), int(last or first), protocol or "tcp"
+
+
+def _publishes(record: Record, wanted: tuple[int, int, str]) -> bool:
+    """Whether one of the ports is published, on the host's side."""
+    network = Settings.decode(record.settings).spec.network
+    first, last, protocol = wanted
+    return any(
+        first <= port.host_port <= last and port.protocol == protocol for port in (network.ports if network else ())
+    )
+
+
+def _size(state: State, record: Record) -> str:
+    """What its own disk takes on the host, and all that it boots from."""
+    drives = Settings.decode(record.settings).spec.drives
+    own = [drive for drive in drives if drive.path.parent == state.folder_of(record.id)]
+    sizes = [
+        sum(drive.path.stat().st_blocks * 512 for drive in group if drive.path.exists()) for group in (own, drives)
+    ]
+    return f"{human_size(sizes[0])} (virtual {human_size(sizes[1])})"
 
 
 def _passes(record: Record, filters: Sequence[Filter]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 from firekiln.errors import UsageError
 
@@ -25,11 +24,15 @@ _VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 def random_name() -> str:
     """Such as `steady_wedgwood`. Two machines may be given one name: the caller tries again."""
+    import secrets  # noqa: PLC0415 - brings libcrypto: 3 MB that a supervisor can do without
+
     return f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_SURNAMES)}"
 
 
 def random_id() -> str:
     """A machine's id: 64 hexadecimal digits, of which people see 12."""
+    import secrets  # noqa: PLC0415 - as above
+
     return secrets.token_hex(32)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,7 +72,7 @@ def is_forbidden(error: OSError) -> bool:
 
 def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
     """Put `data` at `path`, atomically and durably; `temporary` is a folder on the same file system."""
-    scratch = temporary / f"{path.name}.{secrets.token_hex(6)}"
+    scratch = temporary / f"{path.name}.{os.urandom(6).hex()}"
     try:
         with scratch.open("xb") as file:
             file.write(data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import struct
 import time
@@ -103,6 +102,8 @@ class Locks:
 
 def named(name: str) -> int:
     """The offset that stands for `name`, a cache key say. Two names may share one: they then exclude each other."""
+    import hashlib  # noqa: PLC0415 - brings libcrypto: 3 MB that a supervisor can do without
+
     return _NAMED + (int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") >> 2)
 
 

@@ -92,6 +92,11 @@ def machine(store):
         (["-f", "label=tier=front"], "one"),
         (["-f", "label=tier=back"], ""),
         (["-f", "ancestor=web"], "two one"),
+        (["-f", "health=none"], "two one"),
+        (["-f", "publish=8000-8080"], "two one"),
+        (["-f", "publish=8080/udp"], ""),
+        (["-f", "since=one", "-a"], "two three"),
+        (["-f", "before=two"], "one"),
         (["-f", "ancestor=other"], ""),
     ],
 )
@@ -102,7 +107,7 @@ def test_ps_shows_what_is_asked_for_in_the_form_that_is_asked_for(firekiln, mach
     assert firekiln("ps", "--format", "{{.Names}}", *args).stdout.split() == names.split()
 
 
-@pytest.mark.parametrize("text", ["colour=red", "name", "name=("])
+@pytest.mark.parametrize("text", ["colour=red", "name", "name=(", "publish=x"])
 def test_a_filter_that_is_none_is_refused(firekiln, text):
     done = firekiln("ps", "-f", text)
     assert done.returncode == 125
