@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import isolation
-
 from firekiln.errors import SandboxError
 from systems import system
 from trees import file, folder, static_elf

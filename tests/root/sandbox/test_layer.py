@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import isolation
-
 from firekiln.sandbox import NamespaceRunner
 from firekiln.sandbox.upper import tmpfs_size
 from systems import system

@@ -78,7 +78,7 @@ class World:
             return Solved(chain=found.chain, digests=found.digests)
         return found
 
-    def prepare(self, results):
+    def prepare(self, results):  # noqa: ARG002 - the protocol's
         return True
 
     def alias(self, key, content_key):

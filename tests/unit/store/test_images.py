@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from firekiln.errors import ConflictError, ImageNotFoundError, StoreError
+from firekiln.errors import ConflictError, ImageNotFoundError
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory, File, Meta
