@@ -71,7 +71,7 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
         ("-v", "--volume"),
         {"multiple": True, "metavar": "[SOURCE:]PATH[:ro]", "help": "Mount a volume, or a folder of this host."},
     ),
-    (("--mount",), {"multiple": True, "metavar": "KEY=VALUE,...", "help": "The same, in words (type, source, target)."}),
+    (("--mount",), {"multiple": True, "metavar": "KEY=VALUE,...", "help": "The same, in words (type, source, …)."}),
     (("--tmpfs",), {"multiple": True, "metavar": "PATH[:OPTIONS]", "help": "Mount memory."}),
     (("--read-only",), {"is_flag": True, "help": "Let the process find its root read-only."}),
     (("--health-cmd",), {"metavar": "COMMAND", "help": "A shell's line that says whether all is well."}),
