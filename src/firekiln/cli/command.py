@@ -51,6 +51,7 @@ VERBS: dict[str, str] = {
     "save": "archives:save",
     "start": "exec:start",
     "stats": "figures:stats",
+    "search": "images:search",
     "stop": "machines:stop",
     "system": "system:system",
     "tag": "images:tag",

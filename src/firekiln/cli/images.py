@@ -20,6 +20,7 @@ from firekiln.store import Store, StoredImage, gc
 _NONE = "<none>"
 _SHORT = 12
 _CREATED_BY_WIDTH = 45
+_DESCRIPTION_WIDTH = 45
 
 
 @click.command
@@ -59,6 +60,27 @@ def images(  # noqa: PLR0917 - click passes them by keyword
         print_table(heading, [[row[column] for column in columns] for row in rows])
     else:
         print_each(style, rows)
+
+
+@click.command
+@click.option("--limit", type=click.IntRange(1), default=25, show_default=True, help="Rows at most.")
+@click.option("--no-trunc", is_flag=True, help="Descriptions in full.")
+@click.option("--format", "style", metavar="FORMAT", default="table", help="table, json, or a template.")
+@click.argument("term")
+@click.pass_obj
+def search(obj: dict[str, Any], limit: int, no_trunc: bool, style: str, term: str) -> None:
+    """Search the images that are here.
+
+    TERM is looked for in their names and descriptions. Registries are not asked.
+    """
+    with Store.open(obj["root"]) as store:
+        found = [row for image in store.images.list() for row in _described(image) if _mentions(row, term)][:limit]
+    if style == "table":
+        width = None if no_trunc else _DESCRIPTION_WIDTH
+        rows = [[row["Name"], row["Tag"], row["Description"][:width]] for row in found]
+        print_table(("NAME", "TAG", "DESCRIPTION"), rows)
+    else:
+        print_each(style, found)
 
 
 @click.command
@@ -247,6 +269,16 @@ def _rows(image: StoredImage, *, no_trunc: bool) -> list[dict[str, str]]:
         {**common, "Repository": _repository(name), "Tag": name.tag or _NONE, "Digest": _digest(image, name)}
         for name in names
     ]
+
+
+def _described(image: StoredImage) -> list[dict[str, str]]:
+    description = image.image.config.labels.get("org.opencontainers.image.description", "")
+    names = [Reference.parse(reference) for reference in image.references]
+    return [{"Name": _repository(name), "Tag": name.tag or _NONE, "Description": description} for name in names]
+
+
+def _mentions(row: dict[str, str], term: str) -> bool:
+    return any(term.lower() in text.lower() for text in (f"{row['Name']}:{row['Tag']}", row["Description"]))
 
 
 def _is_named(row: dict[str, str], name: str) -> bool:

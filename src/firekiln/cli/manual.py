@@ -96,4 +96,5 @@ def _options(context: click.Context, command: click.Command) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Text that roff takes for nothing but text."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("\n", " ")
+    escaped = "".join(char if char.isascii() else f"\\[u{ord(char):04X}]" for char in escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
