@@ -171,9 +171,10 @@ def _new_file(path: str | os.PathLike[str], *, hashed: bool) -> Iterator[Sequent
 
 
 def compressed(data: Iterable[bytes], kind: Compression) -> Iterator[bytes]:
-    """The stream of `data` as one of `kind` (none, gzip or zstd), at the tools' usual level, without name and time.
+    """The stream of `data` as one of `kind` (none, gzip or zstd), without name and time.
 
-    gzip by zlib rather than by the faster ISA-L, whose output depends on the processor.
+    zstd at its usual level; gzip at 3, which takes half the time of the usual 6 and makes libraries 5 % larger, and by
+    zlib rather than by the faster ISA-L, whose output depends on the processor.
     """
     encoder: zstd.ZstdCompressor | zlib._Compress
     match kind:
@@ -181,7 +182,7 @@ def compressed(data: Iterable[bytes], kind: Compression) -> Iterator[bytes]:
             yield from data
             return
         case Compression.GZIP:
-            encoder = zlib.compressobj(level=6, wbits=zlib.MAX_WBITS | 16)
+            encoder = zlib.compressobj(level=3, wbits=zlib.MAX_WBITS | 16)
         case Compression.ZSTD:
             encoder = zstd.ZstdCompressor(level=3)
         case _:
