@@ -50,7 +50,7 @@ def main() -> None:
         )
         make_image(work / "store", name, options.size)
         run([*FIREKILN, "--root", work / "store", "push", "-q", name])  # the tars are remembered from now on
-        ways = {**pulls(work, name), **pushes(work, host, name)}
+        ways = {**pulls(work, name), **pushes(work, name, stack.enter_context(contextlib.ExitStack()))}
         if docker := stack.enter_context(dockerd(work)):
             ways["`docker pull`"] = docker_pull(docker, name)
         figures = measure(ways, options.rounds)
@@ -87,23 +87,39 @@ def pulls(work: Path, name: str) -> dict[str, Callable[[], list]]:
     return {"`firekiln pull`": firekiln, **({"`skopeo copy` to a layout": skopeo} if shutil.which("skopeo") else {})}
 
 
-def pushes(work: Path, host: str, name: str) -> dict[str, Callable[[], list]]:
-    """To a name that is new each time, of a repository with which no blob is shared."""
+def pushes(work: Path, name: str, registries: contextlib.ExitStack) -> dict[str, Callable[[], list]]:
+    """Each to a registry that is new: skopeo remembers where blobs are, and would have them mounted."""
     number = iter(range(10_000))
 
+    def fresh() -> str:
+        registries.close()
+        shutil.rmtree(work / "fresh", ignore_errors=True)
+        (work / "fresh").mkdir()
+        return f"{registries.enter_context(docker_registry(work / 'fresh')).host}/fresh/p{next(number)}:1"
+
     def firekiln() -> list:
-        target = f"{host}/fresh/f{next(number)}:1"
+        target = fresh()
         run([*FIREKILN, "--root", work / "store", "tag", name, target])
         return [*FIREKILN, "--root", work / "store", "push", "-q", target]
 
     def skopeo() -> list:
-        target = f"docker://{host}/fresh/s{next(number)}:1"
-        return ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{work}/source:1", target]
+        return ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{work}/source:1", f"docker://{fresh()}"]
 
-    ways: dict[str, Callable[[], list]] = {"`firekiln push`": firekiln}
+    def skopeo_compressing() -> list:
+        return ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{work}/plain:1", f"docker://{fresh()}"]
+
+    def again() -> list:
+        return [*FIREKILN, "--root", work / "store", "push", "-q", name]
+
+    ways: dict[str, Callable[[], list]] = {"`firekiln push`": firekiln, "`firekiln push`, there already": again}
     if shutil.which("skopeo"):
+        plain = f"{name.partition('/')[0]}/plain/app:1"
+        run([*FIREKILN, "--root", work / "store", "tag", name, plain])
+        run([*FIREKILN, "--root", work / "store", "push", "-q", "--compression", "none", plain])
+        run(["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{plain}", f"oci:{work}/plain:1"])
         run(["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{work}/source:1"])
-        ways["`skopeo copy` from a layout"] = skopeo
+        ways["`skopeo copy` from a layout of plain tars, which it compresses"] = skopeo_compressing
+        ways["`skopeo copy` from a layout of compressed tars"] = skopeo
     return ways
 
 
