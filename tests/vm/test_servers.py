@@ -198,6 +198,7 @@ def test_a_python_application_is_healthy_until_it_is_broken(servers):
     assert "503" in log[-1]["Output"]
 
 
+@pytest.mark.slow
 def test_a_static_program_in_an_empty_image_answers(servers):
     machine = servers.run("static", "-p", "127.0.0.1:0:7777")
     address = servers.address(machine, 7777)
@@ -236,3 +237,5 @@ def test_a_whole_system_starts_the_application_by_its_own_init(servers, example,
     assert "response:200" in servers("logs", machine)
     servers("stop", "-t", "60", machine)
     assert servers.inspect(machine, "{{.State.Status}} {{.State.ExitCode}}") == "exited 143"
+    console = (servers.store.machines / machine / "console.log").read_text(errors="replace")
+    assert "reboot: Power down" in console  # by the init, when it had ended and unmounted all

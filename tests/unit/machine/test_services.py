@@ -299,6 +299,12 @@ def sysvinit(made):
     return sysvinit_files(made, {"etc/init.d/.depend.start": start, "etc/init.d/.depend.stop": stop})
 
 
+def test_what_kills_all_at_the_end_spares_the_agent_from_before_the_application_starts():
+    script = next(file.data.decode() for file in sysvinit(service()) if file.path.startswith("/etc/init.d/fire"))
+    start = script.partition("start() {")[2].partition("\n}")[0]
+    assert ">/run/sendsigs.omit.d/firekiln" in start.partition("/etc/firekiln/app")[0]
+
+
 @pytest.mark.parametrize("made", [openrc_files, sysvinit])
 def test_scripts_are_shell_and_enabled(made):
     files = {item.path: item for item in made(service(SYSVINIT, "/bin/server", *ODD, user="web"))}

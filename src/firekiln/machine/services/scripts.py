@@ -17,6 +17,7 @@ RUNNER: Final = "/etc/firekiln/app"
 SCRIPT: Final = f"/etc/init.d/{NAME}"
 DEPENDENCIES: Final = ("etc/init.d/.depend.start", "etc/init.d/.depend.stop")
 _KILLER: Final = "sendsigs"
+_SPARED: Final = f"/run/{_KILLER}.omit.d"
 _PIDFILE: Final = f"/run/{NAME}.pid"
 _START_LEVELS: Final = (2, 3, 4, 5)
 _STOP_LEVELS: Final = (0, 1, 6)
@@ -72,6 +73,7 @@ def sysvinit_files(service: Service, dependencies: Mapping[str, str]) -> tuple[W
 ### END INIT INFO
 
 start() {{
+	{_indented(_SPARE)}
 	{_LAUNCH}
 }}
 
@@ -111,6 +113,13 @@ def shell_quoted(word: str) -> str:
     """One word of the shell, whatever is in it."""
     return "'" + word.replace("'", "'\\''") + "'"
 
+
+_SPARE: Final = f"""\
+mkdir -p {_SPARED}
+for process in /proc/[0-9]*; do
+	read -r name <"$process/comm" && [ "$name" = firekiln ] && echo "${{process#/proc/}}"
+done 2>/dev/null >{_SPARED}/firekiln"""
+"""Has `sendsigs` spare the agent, which is there until the end: else it waits ten seconds, and kills it."""
 
 _LAUNCH: Final = f"{RUNNER} </dev/null >/dev/null 2>&1 &"
 
