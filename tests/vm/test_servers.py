@@ -50,6 +50,11 @@ class Servers:
     def inspect(self, machine, template):
         return self("inspect", "-f", template, machine).strip()
 
+    def errors(self, machine):
+        """What a machine's process wrote on its standard error."""
+        done = subprocess.run(argv(self.store, "logs", machine), capture_output=True, check=True)
+        return done.stderr.decode()
+
     def remove(self):
         state = State(self.store.machines)
         for record in state.list():
@@ -176,9 +181,8 @@ def test_postgres_makes_its_cluster_once_and_the_volume_outlives_the_machine(ser
     assert eventually(lambda: psql(address, "select count(*) from numbers")) == "1000"
     servers("stop", machine)
     assert servers.inspect(machine, "{{.State.ExitCode}}") == "0"
-    logs = subprocess.run(argv(servers.store, "logs", machine), capture_output=True, check=True)
-    assert logs.stdout.count(b"Success. You can now start the database server") == 1
-    assert logs.stderr.endswith(b"database system is shut down\n")
+    assert servers("logs", machine).count("Success. You can now start the database server") == 1
+    assert servers.errors(machine).endswith("database system is shut down\n")
     servers("rm", machine)
     address = servers.address(servers.run("postgres", "-P", *data), 5432)
     assert eventually(lambda: psql(address, "select count(*) from numbers")) == "1000"
@@ -234,7 +238,7 @@ def test_a_whole_system_starts_the_application_by_its_own_init(servers, example,
     assert eventually(lambda: curl(address)) == (EXAMPLES / example / "index.html").read_text()
     assert servers("exec", machine, "cat", "/proc/1/comm") == f"{process}\n"
     assert servers("exec", "-u", "root", machine, "sh", "-c", question) == answer
-    assert "response:200" in servers("logs", machine)
+    assert "response:200" in servers.errors(machine)
     servers("stop", "-t", "60", machine)
     assert servers.inspect(machine, "{{.State.Status}} {{.State.ExitCode}}") == "exited 143"
     console = (servers.store.machines / machine / "console.log").read_text(errors="replace")
