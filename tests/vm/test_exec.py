@@ -45,7 +45,7 @@ def in_terminal(store, *args, typed=b""):
     try:
         while data := os.read(fd, 4096):
             said += data
-            if typed and b"ready" in said:
+            if typed and b"ready\r\n" in said:
                 os.write(fd, typed)
                 typed = b""
     except OSError:  # a terminal nobody has open any more
