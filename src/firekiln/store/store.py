@@ -142,7 +142,10 @@ def _create(root: Path) -> None:
     with store_errors(root, "cannot make the store"):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Its temporary files are swept: nobody else's folder may become one, least of all `/` with its /tmp.
-        if strangers := sorted({path.name for path in root.iterdir()} - _OWN):
+        strangers = sorted({path.name for path in root.iterdir()} - _OWN)
+        if (root / "oci-layout").exists():
+            return  # somebody else was first
+        if strangers:
             raise StoreError(
                 f"{root} is no store, and not empty: there is {strangers[0]}",
                 hint="give --root an empty or a new folder",
