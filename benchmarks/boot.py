@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from firekiln.machine.accel import choose_qemu
-from firekiln.machine.hostfacts import HostFacts
 from firekiln.machine.kernel import Kernel, kernels, pull
+from firekiln.machine.vmm.accel import choose_qemu
+from firekiln.machine.vmm.hostfacts import HostFacts
 from firekiln.store import Store
 
 ROWS = (
@@ -107,7 +107,7 @@ def epoch(moment: float) -> float:
 
 
 def started_at(root: Path, machine: str) -> float:
-    from firekiln.machine.state import State  # noqa: PLC0415 - what a user of the command line never needs
+    from firekiln.machine.supervision.state import State  # noqa: PLC0415 - what a user of the command line never needs
 
     return State(root / "machines").get(machine).started_ns / 1e9
 

@@ -120,8 +120,8 @@ def programs(folder):
 
 def first_words(guest):
     """What the stand-in's guest says of what it sees."""
-    from firekiln.machine.agent import Agent
-    from firekiln.machine.reports import Output
+    from firekiln.machine.guest.agent import Agent
+    from firekiln.machine.guest.reports import Output
 
     guest.channel.setblocking(True)
     guest.channel.settimeout(20)

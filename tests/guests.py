@@ -8,11 +8,11 @@ import subprocess
 import time
 from collections import defaultdict
 
-from firekiln.machine.guestbin import pid1_path
-from firekiln.machine.initramfs import base_initramfs
-from firekiln.machine.qemu import qemu_argv
-from firekiln.machine.spec import BlockDevice, MachineSpec
-from firekiln.machine.tsc import host_tsc_khz
+from firekiln.machine.guest.binary import pid1_path
+from firekiln.machine.guest.initramfs import base_initramfs
+from firekiln.machine.vmm.qemu import qemu_argv
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec
+from firekiln.machine.vmm.tsc import host_tsc_khz
 from firekiln.rootfs import cpio
 from trees import file, folder
 

@@ -14,9 +14,9 @@ import pytest
 import isolation
 from firecrackers import first_words, programs
 from firekiln.errors import MachineError
-from firekiln.machine.firecracker.jailer import Jail, Placed, jailed, jailer_argv, make_tree, remove_tree, user_of
-from firekiln.machine.firecracker.vmm import Firecracker, Jailing
-from firekiln.machine.spec import MIB, BlockDevice, MachineSpec
+from firekiln.machine.vmm.firecracker.jailer import Jail, Placed, jailed, jailer_argv, make_tree, remove_tree, user_of
+from firekiln.machine.vmm.firecracker.vmm import Firecracker, Jailing
+from firekiln.machine.vmm.spec import MIB, BlockDevice, MachineSpec
 
 pytestmark = [pytest.mark.root, isolation.needs_root]
 ID = "0123456789abcdef"
@@ -183,9 +183,9 @@ def test_a_jailed_guest_ends_when_its_supervisor_is_killed(spec, folder, jailing
     script = f"""
 import time
 from pathlib import Path
-from firekiln.machine.firecracker.jailer import Jail
-from firekiln.machine.firecracker.vmm import Firecracker, Jailing
-from firekiln.machine.spec import BlockDevice, MachineSpec
+from firekiln.machine.vmm.firecracker.jailer import Jail
+from firekiln.machine.vmm.firecracker.vmm import Firecracker, Jailing
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec
 folder = Path({str(folder)!r})
 jail = Jail(id={ID!r}, base=folder / "jail", executable=Path({str(jailing.jail.executable)!r}), uid=70000, gid=70000)
 spec = MachineSpec(name="a", architecture="amd64", kernel=folder / "vmlinux", initramfs=folder / "initramfs", drives=())

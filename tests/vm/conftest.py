@@ -12,7 +12,7 @@ from firekiln.machine.kernel.own import CONFIGURATION, EDITS, recipe_digest
 from firekiln.machine.machine import Machine
 from firekiln.machine.options import RunOptions
 from firekiln.machine.run import start
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from firekiln.store import Store, store_root
 from machines import BUSYBOX, argv, busybox, put_image
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import FirekilnError, MachineError, MissingProgramError
-from firekiln.machine.guestbin import pid1_path
+from firekiln.machine.guest.binary import pid1_path
 from firekiln.machine.kernel import default_kernel, pull
 from firekiln.machine.machine import Machine
 from firekiln.machine.run import RunOptions, start
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from firekiln.store import Store
 from machines import output, put_image
 from trees import file, folder

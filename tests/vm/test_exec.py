@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from firekiln.machine.contract import Restart
+from firekiln.machine.guest.contract import Restart
 from machines import argv, output
 
 BEATING = ("sh", "-c", "trap 'exit 3' TERM; n=0; while :; do n=$((n+1)); echo beat $n; sleep 0.5; done")

@@ -11,7 +11,7 @@ import pytest
 import firekiln as package
 from consoles import answer, free_port, running
 from exporting import write
-from firekiln.machine.tsc import host_tsc_khz
+from firekiln.machine.vmm.tsc import host_tsc_khz
 from firekiln.store import Store
 from machines import busybox, put_image
 from trees import file, folder

@@ -15,7 +15,7 @@ from firekiln.errors import ConflictError, FirekilnError
 from firekiln.machine.inspection import machine_inspect
 from firekiln.machine.options import RunOptions
 from firekiln.machine.run import start
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from machines import argv, busybox, output, put_image
 from trees import file, folder
 

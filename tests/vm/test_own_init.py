@@ -6,7 +6,7 @@ import pytest
 
 from firekiln import api
 from firekiln.errors import FirekilnError
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from firekiln.store import Store
 from machines import busybox, output, put_image
 from trees import file, folder, link

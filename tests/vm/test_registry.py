@@ -15,7 +15,7 @@ from firekiln.machine.kernel import kernels
 from firekiln.machine.machine import Machine
 from firekiln.machine.options import RunOptions
 from firekiln.machine.run import start
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from firekiln.oci.reference import Reference
 from firekiln.store import Store
 from machines import BUSYBOX, output

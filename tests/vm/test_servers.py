@@ -14,7 +14,7 @@ import pytest
 from firekiln import api
 from firekiln.errors import FirekilnError
 from firekiln.machine.machine import Machine
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 from firekiln.store import Store
 from machines import argv
 

@@ -10,9 +10,9 @@ import pytest
 
 from ext4images import e2fsck
 from firekiln.errors import ConflictError
-from firekiln.machine.mountspec import parse_mount, parse_volume
-from firekiln.machine.state import State
-from firekiln.machine.volumes import Volumes
+from firekiln.machine.supervision.state import State
+from firekiln.machine.volumes.drives import Volumes
+from firekiln.machine.volumes.mountspec import parse_mount, parse_volume
 from firekiln.rootfs.tree import Directory, Meta
 from machines import busybox, output, put_image
 from trees import file, folder

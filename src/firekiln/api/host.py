@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from firekiln.errors import FirekilnError, SandboxError
-from firekiln.machine.accel import Trial, firecracker_trial, kvm_is_open, kvm_works, qemu_trial
-from firekiln.machine.boards import MICROVM, VIRT, Board, board_of
-from firekiln.machine.firecracker.version import HINT, installed_version, is_safe
-from firekiln.machine.guestbin import pid1_path
-from firekiln.machine.hostfacts import HostFacts
+from firekiln.machine.guest.binary import pid1_path
 from firekiln.machine.kernel import default_kernel
 from firekiln.machine.kernel.apt import KEYRING
+from firekiln.machine.vmm.accel import Trial, firecracker_trial, kvm_is_open, kvm_works, qemu_trial
+from firekiln.machine.vmm.boards import MICROVM, VIRT, Board, board_of
+from firekiln.machine.vmm.firecracker.version import HINT, installed_version, is_safe
+from firekiln.machine.vmm.hostfacts import HostFacts
 from firekiln.oci.platform import Platform
 from firekiln.rootfs import erofs
 from firekiln.rootfs.tree import Directory, Meta

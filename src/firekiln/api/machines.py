@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from firekiln.api.images import BuildResult, ensure_image
 from firekiln.machine.options import RunOptions
 from firekiln.machine.run import start
-from firekiln.machine.spec import DEFAULT_MEMORY
+from firekiln.machine.vmm.spec import DEFAULT_MEMORY
 from firekiln.store import Store
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def prune(obj: dict[str, Any], force: bool, filters: Sequence[str]) -> None:
     from firekiln.cli.confirm import confirm  # noqa: PLC0415 - imported when used
     from firekiln.cli.system import parse_until, remove_machines  # noqa: PLC0415 - ditto
     from firekiln.cli.table import human_size  # noqa: PLC0415 - ditto
-    from firekiln.machine.state import State  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.state import State  # noqa: PLC0415 - ditto
     from firekiln.store import Store  # noqa: PLC0415 - ditto
 
     for text in filters:

@@ -14,7 +14,7 @@ from firekiln.cli.machines import machine_state
 from firekiln.cli.moments import parse_moment
 from firekiln.cli.template import render
 from firekiln.errors import UsageError
-from firekiln.machine.journal import read_events
+from firekiln.machine.supervision.journal import read_events
 
 _KEYS = ("container", "event", "image", "label", "type")
 

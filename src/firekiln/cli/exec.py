@@ -13,8 +13,8 @@ from firekiln.cli.flags import from_host, read_env_file
 from firekiln.cli.machines import each, machine_state
 from firekiln.errors import FirekilnError, MachineError, UsageError
 from firekiln.machine.machine import Machine, not_running
-from firekiln.machine.state import State
-from firekiln.machine.stream import Stream
+from firekiln.machine.supervision.state import State
+from firekiln.machine.supervision.stream import Stream
 
 _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _RUNS = ("running", "restarting")
@@ -128,8 +128,8 @@ def _running(ctx: click.Context, word: str) -> Machine:
 
 def _leave(stream: Stream) -> int:
     """Wait until the process has started, and go."""
-    from firekiln.machine.protocol import FrameType  # noqa: PLC0415 - imported when used
-    from firekiln.machine.stream import failure  # noqa: PLC0415 - ditto
+    from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - imported when used
+    from firekiln.machine.supervision.stream import failure  # noqa: PLC0415 - ditto
 
     while (frames := stream.receive()) is not None:
         for frame in frames:

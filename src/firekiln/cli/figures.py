@@ -14,7 +14,7 @@ from firekiln.cli.table import human_size, print_table
 from firekiln.cli.template import render
 from firekiln.errors import FirekilnError, UsageError
 from firekiln.machine.machine import Machine, not_running
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.state import Record, State
 
 _PERIOD = 1.0
 _SHORT_ID = 12

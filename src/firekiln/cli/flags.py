@@ -198,12 +198,12 @@ def run_options(
     **same: Any,
 ) -> RunOptions:
     """The command line's words as values. UsageError."""
-    from firekiln.machine.contract import Restart  # noqa: PLC0415 - imported when used
-    from firekiln.machine.dialogue import terminal_size  # noqa: PLC0415 - ditto
-    from firekiln.machine.mountspec import parse_mount, parse_tmpfs, parse_volume  # noqa: PLC0415 - ditto
+    from firekiln.machine.guest.contract import Restart  # noqa: PLC0415 - imported when used
     from firekiln.machine.options import RunOptions  # noqa: PLC0415 - ditto
     from firekiln.machine.process import Terminal  # noqa: PLC0415 - ditto
-    from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.dialogue import terminal_size  # noqa: PLC0415 - ditto
+    from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY  # noqa: PLC0415 - ditto
+    from firekiln.machine.volumes.mountspec import parse_mount, parse_tmpfs, parse_volume  # noqa: PLC0415 - ditto
     from firekiln.oci.platform import Platform  # noqa: PLC0415 - ditto
 
     size = parse_size(memory, "--memory") if memory else DEFAULT_MEMORY

@@ -204,7 +204,7 @@ def image_json(image: StoredImage) -> dict[str, Any]:
 
 def _check_unused(store: Store, name: str) -> None:
     """ConflictError where the name is the last of an image of which there is a machine."""
-    from firekiln.machine.state import State  # noqa: PLC0415 - images alone need no machine
+    from firekiln.machine.supervision.state import State  # noqa: PLC0415 - images alone need no machine
 
     try:
         image = store.images.find(name)
@@ -245,7 +245,7 @@ def _provenance(store: Store, name: str) -> dict[str, Any]:
 
 def _machine(store: Store, name: str) -> dict[str, Any] | None:
     from firekiln.machine.inspection import machine_inspect  # noqa: PLC0415 - images alone need no machine
-    from firekiln.machine.state import State  # noqa: PLC0415 - as above
+    from firekiln.machine.supervision.state import State  # noqa: PLC0415 - as above
 
     try:
         return machine_inspect(State(store.machines), name)

@@ -8,7 +8,7 @@ import click
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, FirekilnError, UsageError
 from firekiln.machine.machine import Machine
-from firekiln.machine.state import State
+from firekiln.machine.supervision.state import State
 
 
 @click.command
@@ -46,7 +46,7 @@ def _moment(text: str | None, option: str) -> str:
     if text is None:
         return ""
     from firekiln.cli.moments import parse_moment  # noqa: PLC0415 - imported when used
-    from firekiln.machine.log import timestamp  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.log import timestamp  # noqa: PLC0415 - ditto
 
     return timestamp(parse_moment(text, option))
 
@@ -138,7 +138,7 @@ def port(ctx: click.Context, machine: str, private: str | None) -> None:
 
 def machine_state(ctx: click.Context) -> State:
     """The machines of the store, without those that are only there because their supervisor was killed."""
-    from firekiln.machine.supervise import sweep  # noqa: PLC0415 - `exec` is to be quick
+    from firekiln.machine.supervision.supervise import sweep  # noqa: PLC0415 - `exec` is to be quick
     from firekiln.store import Store  # noqa: PLC0415 - as above
 
     with Store.open(ctx.obj["root"]) as store:

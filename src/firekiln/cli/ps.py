@@ -16,9 +16,9 @@ from firekiln.cli.machines import machine_state
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import UsageError
-from firekiln.machine.live import Live, read_live
-from firekiln.machine.settings import Settings
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.live import Live, read_live
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import Record, State
 from firekiln.oci.reference import Reference
 
 _COMMAND_WIDTH = 20

@@ -17,9 +17,9 @@ from firekiln.errors import FirekilnError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from firekiln.api.images import Pull
-    from firekiln.machine.dialogue import Streams
     from firekiln.machine.options import RunOptions
-    from firekiln.machine.state import Record
+    from firekiln.machine.supervision.dialogue import Streams
+    from firekiln.machine.supervision.state import Record
     from firekiln.store import Store
 
 _SIGNALLED = 128
@@ -203,10 +203,10 @@ def _detached(store: Store, options: RunOptions, cid: _CidFile) -> int:
 
 
 def _foreground(store: Store, options: RunOptions, cid: _CidFile, streams: Streams, sig_proxy: bool) -> int:
-    from firekiln.machine.protocol import FrameType  # noqa: PLC0415 - imported when used
+    from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - imported when used
     from firekiln.machine.run import run as run_machine  # noqa: PLC0415 - ditto
-    from firekiln.machine.state import State  # noqa: PLC0415 - ditto
-    from firekiln.machine.supervise import lost  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.state import State  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.supervise import lost  # noqa: PLC0415 - ditto
 
     def created(record: Record) -> None:
         cid.write(record.id)

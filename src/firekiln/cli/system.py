@@ -20,9 +20,9 @@ from firekiln.dockerfile.durations import parse_duration
 from firekiln.errors import StoreError, UsageError
 from firekiln.machine.kernel import generic_kernels, kernels
 from firekiln.machine.machine import Machine
-from firekiln.machine.state import Record, State
-from firekiln.machine.supervise import sweep
-from firekiln.machine.volumeuse import VolumeUse, prune_volumes, volume_uses
+from firekiln.machine.supervision.state import Record, State
+from firekiln.machine.supervision.supervise import sweep
+from firekiln.machine.volumes.use import VolumeUse, prune_volumes, volume_uses
 from firekiln.oci.reference import Reference
 from firekiln.store import Store
 from firekiln.store.prune import Pruned, prune_cache, prune_damaged, prune_images, prune_kernels

@@ -17,14 +17,14 @@ from firekiln.errors import MachineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from firekiln.machine.dialogue import Outcome, Streams
-    from firekiln.machine.protocol import FrameType
-    from firekiln.machine.stream import Stream
+    from firekiln.machine.guest.protocol import FrameType
+    from firekiln.machine.supervision.dialogue import Outcome, Streams
+    from firekiln.machine.supervision.stream import Stream
 
 
 def streams(*, stdin: bool, terminal: bool, keys: str | None, stdout: bool = True, stderr: bool = True) -> Streams:
     """The command line's streams for a process in a guest. UsageError where `-it` has no terminal."""
-    from firekiln.machine.dialogue import DETACH_KEYS, Streams, parse_detach_keys  # noqa: PLC0415 - imported when used
+    from firekiln.machine.supervision.dialogue import DETACH_KEYS, Streams, parse_detach_keys  # noqa: PLC0415 - imported when used
 
     if stdin and terminal and not os.isatty(0):
         raise UsageError("the input device is not a TTY", hint="leave out -t where the input is no terminal")
@@ -39,8 +39,8 @@ def streams(*, stdin: bool, terminal: bool, keys: str | None, stdout: bool = Tru
 
 def talk(stream: Stream, given: Streams, *, signals: Collection[int], proxy: FrameType | None = None) -> Outcome:
     """Converse on these streams, the terminal raw once the process runs: before that, Ctrl-C is the command's."""
-    from firekiln.machine.dialogue import converse  # noqa: PLC0415 - imported when used
-    from firekiln.machine.protocol import FrameType  # noqa: PLC0415 - ditto
+    from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.dialogue import converse  # noqa: PLC0415 - imported when used
 
     sys.stdout.flush()
     with ExitStack() as lent:
@@ -69,7 +69,7 @@ def end(outcome: Outcome) -> int:
 
 def size() -> tuple[int, int]:
     """Rows and columns of the terminal; zeros where there is none."""
-    from firekiln.machine.dialogue import terminal_size  # noqa: PLC0415 - imported when used
+    from firekiln.machine.supervision.dialogue import terminal_size  # noqa: PLC0415 - imported when used
 
     return terminal_size(0)
 

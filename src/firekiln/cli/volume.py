@@ -15,8 +15,8 @@ from firekiln.cli.table import human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine.names import random_id
-from firekiln.machine.volumes import ANONYMOUS_LABEL, Volume, VolumeNotFoundError, Volumes
-from firekiln.machine.volumeuse import VolumeUse, prune_volumes, remove_volume, volume_uses
+from firekiln.machine.volumes.drives import ANONYMOUS_LABEL, Volume, VolumeNotFoundError, Volumes
+from firekiln.machine.volumes.use import VolumeUse, prune_volumes, remove_volume, volume_uses
 from firekiln.store import Store
 
 _filters = click.option("-f", "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only some of them.")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from firekiln.errors import FirekilnError, MachineError, UsageError
+from firekiln.machine.guest.protocol import PAYLOAD_LIMIT, Frame, FrameType, parse_control
 from firekiln.machine.machine import Machine
-from firekiln.machine.protocol import PAYLOAD_LIMIT, Frame, FrameType, parse_control
-from firekiln.machine.stream import Stream, failure
+from firekiln.machine.supervision.stream import Stream, failure
 from firekiln.rootfs.tree import Directory, Node
 from firekiln.values import dataclass
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from firekiln.machine.live import Live, read_live
-from firekiln.machine.log import NAME as LOG_NAME
-from firekiln.machine.log import timestamp
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import PublishedPort, UserNetwork
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.live import Live, read_live
+from firekiln.machine.supervision.log import NAME as LOG_NAME
+from firekiln.machine.supervision.log import timestamp
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import Record, State
+from firekiln.machine.vmm.spec import PublishedPort, UserNetwork
 from firekiln.oci.config import Json
 
 _RUNS = ("running", "restarting")

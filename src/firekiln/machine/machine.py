@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, MachineError
-from firekiln.machine import control
-from firekiln.machine.journal import note
-from firekiln.machine.live import forget_live
-from firekiln.machine.log import Line, read_log
-from firekiln.machine.network import check_free
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import MachineSpec, PublishedPort
-from firekiln.machine.state import MachineLock, Record, State
-from firekiln.machine.stream import Stream
+from firekiln.machine.network.ports import check_free
+from firekiln.machine.supervision import control
+from firekiln.machine.supervision.journal import note
+from firekiln.machine.supervision.live import forget_live
+from firekiln.machine.supervision.log import Line, read_log
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import MachineLock, Record, State
+from firekiln.machine.supervision.stream import Stream
+from firekiln.machine.vmm.spec import MachineSpec, PublishedPort
 
 _ANSWER_DEADLINE = 10.0
 
@@ -59,7 +59,7 @@ class Machine:
 
         ConflictError where one of its ports is taken; the MachineError with which the start failed.
         """
-        from firekiln.machine.supervise import detach  # noqa: PLC0415 - `exec` is to be quick
+        from firekiln.machine.supervision.supervise import detach  # noqa: PLC0415 - `exec` is to be quick
 
         prepared = self._prepared()
         if prepared is not None:
@@ -67,7 +67,7 @@ class Machine:
 
     def start_attached(self) -> Stream | None:
         """As `start`, but returns at once, with the session of its owner; None where it runs."""
-        from firekiln.machine.supervise import launch  # noqa: PLC0415 - as above
+        from firekiln.machine.supervision.supervise import launch  # noqa: PLC0415 - as above
 
         prepared = self._prepared()
         return launch(self._state, *prepared) if prepared is not None else None
@@ -163,7 +163,7 @@ class Machine:
 
         ConflictError where it runs and `force` is not given.
         """
-        from firekiln.machine.supervise import discard  # noqa: PLC0415 - as above
+        from firekiln.machine.supervision.supervise import discard  # noqa: PLC0415 - as above
 
         record = self.record
         if self._state.is_alive(self.id):

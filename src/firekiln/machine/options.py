@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firekiln.errors import UsageError
-from firekiln.machine.contract import Mount, Network, Restart, TmpfsMount
+from firekiln.machine.guest.contract import Mount, Network, Restart, TmpfsMount
 from firekiln.machine.process import DEFAULT_STOP_TIMEOUT_MS, Overrides, Process, Rlimit, Terminal
-from firekiln.machine.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork, VmmName
+from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork, VmmName
 from firekiln.oci.config import Healthcheck, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
 
 if TYPE_CHECKING:
-    from firekiln.machine.mountspec import MountSpec
     from firekiln.machine.services import InitChoice
+    from firekiln.machine.volumes.mountspec import MountSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,19 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from firekiln.errors import UsageError
-from firekiln.machine.attachments import SHARING, Attachments, attach
-from firekiln.machine.backends import choose_name, fitted, guest_modules
-from firekiln.machine.boards import board_of
-from firekiln.machine.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
-from firekiln.machine.drives import layer_drives, make_scratch
-from firekiln.machine.guestbin import pid1_path
-from firekiln.machine.initramfs import KernelModule, base_initramfs, write_initramfs
-from firekiln.machine.journal import note
+from firekiln.machine.guest.binary import pid1_path
+from firekiln.machine.guest.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
+from firekiln.machine.guest.initramfs import KernelModule, base_initramfs, write_initramfs
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
-from firekiln.machine.mountspec import combine
 from firekiln.machine.names import check_name, random_id
-from firekiln.machine.network import allocate, mac_address, parse_publish
+from firekiln.machine.network.ports import allocate, mac_address, parse_publish
 from firekiln.machine.options import (
     RunOptions,
     container_config,
@@ -39,11 +33,17 @@ from firekiln.machine.options import (
 )
 from firekiln.machine.process import Process
 from firekiln.machine.services import own_init
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import BlockDevice, MachineSpec, UserNetwork
-from firekiln.machine.state import MachineLock, Record, State
-from firekiln.machine.stream import Stream
-from firekiln.machine.supervise import abandon, detach, discard, launch, lease_name, sweep
+from firekiln.machine.supervision.journal import note
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import MachineLock, Record, State
+from firekiln.machine.supervision.stream import Stream
+from firekiln.machine.supervision.supervise import abandon, detach, discard, launch, lease_name, sweep
+from firekiln.machine.vmm.boards import board_of
+from firekiln.machine.vmm.choice import choose_name, fitted, guest_modules
+from firekiln.machine.vmm.drives import layer_drives, make_scratch
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, UserNetwork
+from firekiln.machine.volumes.attachments import SHARING, Attachments, attach
+from firekiln.machine.volumes.mountspec import combine
 from firekiln.rootfs.tree import Directory, Meta
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import replace_file, store_errors

@@ -14,7 +14,7 @@ ROOT/contexts/          digests of build contexts' files by what stat(2) says of
 ROOT/snapshots/         without root: layers as directories, for steps (`sandbox/snapshot.py`); may be lost
 ROOT/kernels/           kernels for machines
 ROOT/machines/          state of machines
-ROOT/volumes/           named volumes: drives that outlive machines (`machine/volumes.py`)
+ROOT/volumes/           named volumes: drives that outlive machines (`machine/volumes/drives.py`)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 from firecrackers import programs
 from firekiln.api.host import Finding, HostReport, examine_host, find_firecracker, find_qemu
-from firekiln.machine.boards import MICROVM, VIRT
+from firekiln.machine.vmm.boards import MICROVM, VIRT
 
 
 def doctor(*args, root, **environment):

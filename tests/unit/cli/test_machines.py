@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from firekiln.machine.names import random_id
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import Record, State
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.store import Store

@@ -4,7 +4,7 @@ import pytest
 
 from firekiln.errors import RootfsError
 from firekiln.machine.export.flat import compose
-from firekiln.machine.initramfs import KernelModule
+from firekiln.machine.guest.initramfs import KernelModule
 from firekiln.rootfs.compare import differences
 from firekiln.rootfs.lookup import get, resolve
 from firekiln.rootfs.tree import Device, Directory, Symlink

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import MachineError
-from firekiln.machine.guestbin import pid1_path
+from firekiln.machine.guest.binary import pid1_path
 from firekiln.oci.platform import Platform
 
 GUEST = Path(__file__).parents[3] / "guest"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firekiln.errors import MachineError
-from firekiln.machine.agent import Agent
-from firekiln.machine.protocol import (
+from firekiln.machine.guest.agent import Agent
+from firekiln.machine.guest.protocol import (
     OUTPUT_WINDOW,
     PAYLOAD_LIMIT,
     STDIN_WINDOW,
@@ -22,7 +22,7 @@ from firekiln.machine.protocol import (
     FrameType,
     control,
 )
-from firekiln.machine.reports import (
+from firekiln.machine.guest.reports import (
     Closed,
     Exited,
     Failed,

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from firekiln.errors import MachineError
-from firekiln.machine.agent import Agent
-from firekiln.machine.protocol import OUTPUT_WINDOW, PAYLOAD_LIMIT, STDIN_WINDOW, Frame, FrameType, control
+from firekiln.machine.guest.agent import Agent
+from firekiln.machine.guest.protocol import OUTPUT_WINDOW, PAYLOAD_LIMIT, STDIN_WINDOW, Frame, FrameType, control
 
 _NUMBERS = (0, 1, -1, 255, 256, 65535, 1 << 31, 1 << 63, 1 << 64, 10**30)
 

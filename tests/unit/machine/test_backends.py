@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import UsageError
-from firekiln.machine.backends import choose_name, fitted, guest_modules
-from firekiln.machine.channel import Console, SerialPort, Vsock
-from firekiln.machine.contract import Drive, DriveMount, FlatRoot, MachineDocument, Root, TmpfsMount
-from firekiln.machine.firecracker.document import for_firecracker
+from firekiln.machine.guest.channel import Console, SerialPort, Vsock
+from firekiln.machine.guest.contract import Drive, DriveMount, FlatRoot, MachineDocument, Root, TmpfsMount
 from firekiln.machine.process import Process
-from firekiln.machine.spec import BlockDevice, MachineSpec
+from firekiln.machine.vmm.choice import choose_name, fitted, guest_modules
+from firekiln.machine.vmm.firecracker.document import for_firecracker
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec
 from firekiln.oci.platform import Platform
 
 SERIALS = ("layer0", "layer1", "scratch", "volume-a")

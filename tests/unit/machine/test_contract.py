@@ -6,8 +6,8 @@ from ipaddress import IPv4Address, IPv4Interface
 import pytest
 
 from firekiln.errors import MachineError, UsageError
-from firekiln.machine.channel import SerialPort, Vsock
-from firekiln.machine.contract import (
+from firekiln.machine.guest.channel import SerialPort, Vsock
+from firekiln.machine.guest.contract import (
     DOCUMENT_LIMIT,
     Drive,
     DriveMount,

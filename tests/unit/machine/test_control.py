@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from firekiln.machine import control
-from firekiln.machine.hostfacts import HostFacts
-from firekiln.machine.unixsocket import socket_address
+from firekiln.machine.supervision import control
+from firekiln.machine.supervision.unixsocket import socket_address
+from firekiln.machine.vmm.hostfacts import HostFacts
 
 
 class Running:

@@ -8,11 +8,11 @@ import pytest
 
 from firekiln.errors import DamagedError
 from firekiln.machine import run
-from firekiln.machine.drives import layer_drives
 from firekiln.machine.kernel import intact_kernel
 from firekiln.machine.kernel.catalog import NewKernel, NewModule, add
-from firekiln.machine.qemu import GUEST_MODULES
-from firekiln.machine.spec import LAYER_DRIVES
+from firekiln.machine.vmm.drives import layer_drives
+from firekiln.machine.vmm.qemu import GUEST_MODULES
+from firekiln.machine.vmm.spec import LAYER_DRIVES
 from firekiln.store import Store
 from trees import file, folder
 

@@ -6,9 +6,9 @@ import socket
 import pytest
 
 from firekiln.errors import MachineError, UsageError
-from firekiln.machine.dialogue import DETACH_KEYS, Over, Streams, _DetachFilter, converse, parse_detach_keys
-from firekiln.machine.protocol import Decoder, Frame, FrameType, control
-from firekiln.machine.stream import Stream
+from firekiln.machine.guest.protocol import Decoder, Frame, FrameType, control
+from firekiln.machine.supervision.dialogue import DETACH_KEYS, Over, Streams, _DetachFilter, converse, parse_detach_keys
+from firekiln.machine.supervision.stream import Stream
 
 
 @pytest.mark.parametrize(

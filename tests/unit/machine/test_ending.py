@@ -1,8 +1,8 @@
 import pytest
 
 from firekiln.errors import ConflictError
-from firekiln.machine.ending import Tail, failure, judge
-from firekiln.machine.reports import Exited, Failed
+from firekiln.machine.guest.reports import Exited, Failed
+from firekiln.machine.supervision.ending import Tail, failure, judge
 
 
 def tail(text=""):

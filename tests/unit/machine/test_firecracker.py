@@ -10,8 +10,8 @@ import pytest
 
 from firecrackers import Api, ApiServer, babble, drip, hang, load_description, refuse
 from firekiln.errors import MachineError, UsageError
-from firekiln.machine.firecracker.client import ANSWER_LIMIT, ApiError, connect
-from firekiln.machine.firecracker.configuration import (
+from firekiln.machine.vmm.firecracker.client import ANSWER_LIMIT, ApiError, connect
+from firekiln.machine.vmm.firecracker.configuration import (
     CONTROL_ALT_DELETE,
     START,
     Request,
@@ -20,10 +20,10 @@ from firekiln.machine.firecracker.configuration import (
     probe,
     requests,
 )
-from firekiln.machine.firecracker.devices import Balloon, Devices, RateLimit, Tap, TokenBucket
-from firekiln.machine.firecracker.snapshot import Snapshot, load, save
-from firekiln.machine.firecracker.version import is_safe, parse_version
-from firekiln.machine.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
+from firekiln.machine.vmm.firecracker.devices import Balloon, Devices, RateLimit, Tap, TokenBucket
+from firekiln.machine.vmm.firecracker.snapshot import Snapshot, load, save
+from firekiln.machine.vmm.firecracker.version import is_safe, parse_version
+from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
 
 LIMIT = RateLimit(bandwidth=TokenBucket(size=10 << 20, burst=1 << 20), operations=TokenBucket(size=1000, refill_ms=100))
 TAP = Tap(name="fk-0123456789ab", mac="52:54:00:01:02:03")

@@ -13,11 +13,11 @@ import pytest
 
 from firecrackers import first_words, programs
 from firekiln.errors import MachineError, MissingProgramError
-from firekiln.machine.firecracker import vsock
-from firekiln.machine.firecracker.devices import Devices, Tap
-from firekiln.machine.firecracker.version import check_version
-from firekiln.machine.firecracker.vmm import Firecracker
-from firekiln.machine.spec import BlockDevice, MachineSpec
+from firekiln.machine.vmm.firecracker import vsock
+from firekiln.machine.vmm.firecracker.devices import Devices, Tap
+from firekiln.machine.vmm.firecracker.version import check_version
+from firekiln.machine.vmm.firecracker.vmm import Firecracker
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_killed_supervisor_takes_a_firecracker_that_changed_its_user_with_it(t
     """The keeper's part, without a jail: the child forgets who its parent is, as after a change of user."""
     script = """
 import subprocess, time
-from firekiln.machine.firecracker.keeper import kept
+from firekiln.machine.vmm.firecracker.keeper import kept
 child = subprocess.Popen(["sleep", "60"])
 with kept(child.pid):
     print(child.pid, flush=True)

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from firekiln.machine.contract import Drive, MachineDocument, Root
-from firekiln.machine.initramfs import KernelModule, base_initramfs, document_archive, write_initramfs
+from firekiln.machine.guest.contract import Drive, MachineDocument, Root
+from firekiln.machine.guest.initramfs import KernelModule, base_initramfs, document_archive, write_initramfs
 from firekiln.machine.process import Process
 
 MODULES = [

@@ -1,6 +1,6 @@
 import json
 
-from firekiln.machine.log import Line, LogWriter, read_log, timestamp
+from firekiln.machine.supervision.log import Line, LogWriter, read_log, timestamp
 
 
 def write(folder, *pieces, **limits):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import UsageError
-from firekiln.machine.mountspec import MountSpec, combine, parse_mount, parse_size, parse_tmpfs, parse_volume
+from firekiln.machine.volumes.mountspec import MountSpec, combine, parse_mount, parse_size, parse_tmpfs, parse_volume
 
 SHARED = ("/a:/b:shared", "/a:/b:nocopy", "a/b:/c", "name:/..")
 FLAGS = ("noexec", "nosuid", "nodev")

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from firekiln.errors import ConflictError, UsageError
-from firekiln.machine.network import allocate, mac_address, parse_publish
+from firekiln.machine.network.ports import allocate, mac_address, parse_publish
 
 
 def parsed(text):

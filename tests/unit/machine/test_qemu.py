@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from firekiln.errors import MachineError
-from firekiln.machine.qemu import kernel_command_line, qemu_argv
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import GIB, BlockDevice, MachineSpec, PublishedPort, UserNetwork
-from firekiln.machine.tsc import host_tsc_khz
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.vmm.qemu import kernel_command_line, qemu_argv
+from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.vmm.tsc import host_tsc_khz
 
 
 def spec(**changes):

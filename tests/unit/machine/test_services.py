@@ -9,7 +9,7 @@ import time
 import pytest
 
 from firekiln.errors import MachineError, UsageError
-from firekiln.machine.contract import Restart
+from firekiln.machine.guest.contract import Restart
 from firekiln.machine.process import Process, Rlimit
 from firekiln.machine.services import detect, own_init
 from firekiln.machine.services.scripts import openrc_files, runner, sysvinit_files

@@ -7,7 +7,7 @@ import pytest
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError, UsageError
 from firekiln.machine.names import random_id, random_name
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.state import Record, State
 
 
 def record(name="", **changes):
@@ -18,7 +18,7 @@ def record(name="", **changes):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from firekiln.machine.state import Record, State
+from firekiln.machine.supervision.state import Record, State
 state = State(Path(sys.argv[1]))
 record = Record(id="f" * 64, name="web", image="", image_digest="", created_ns=1, settings="", config="")
 made, lock = state.create(record)

@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from firekiln.machine import control
-from firekiln.machine.clients import Clients
-from firekiln.machine.ending import End
-from firekiln.machine.log import read_log
-from firekiln.machine.protocol import OUTPUT_WINDOW, Decoder, Frame, FrameType
-from firekiln.machine.protocol import control as frame_of
-from firekiln.machine.stream import Stream
-from firekiln.machine.supervisor import Hooks, Supervisor
-from firekiln.machine.vmm import Guest
+from firekiln.machine.guest.protocol import OUTPUT_WINDOW, Decoder, Frame, FrameType
+from firekiln.machine.guest.protocol import control as frame_of
+from firekiln.machine.supervision import control
+from firekiln.machine.supervision.clients import Clients
+from firekiln.machine.supervision.ending import End
+from firekiln.machine.supervision.log import read_log
+from firekiln.machine.supervision.stream import Stream
+from firekiln.machine.supervision.supervisor import Hooks, Supervisor
+from firekiln.machine.vmm.backend import Guest
 
 EXEC = {"do": "exec", "argv": ["a", "b c"], "env": [], "user": None, "cwd": None, "stdin": True, "tty": None}
 

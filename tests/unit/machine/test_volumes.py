@@ -7,16 +7,16 @@ import pytest
 
 from ext4images import e2fsck
 from firekiln.errors import ConflictError, UsageError
-from firekiln.machine.attachments import attach
-from firekiln.machine.contract import DriveMount, FileMount, SharedMount, TmpfsMount
-from firekiln.machine.mountpoint import MountPoint, volumes_used
-from firekiln.machine.mountspec import parse_mount, parse_tmpfs, parse_volume
-from firekiln.machine.settings import Settings
-from firekiln.machine.spec import MachineSpec
-from firekiln.machine.state import Record, State
-from firekiln.machine.volumelock import held
-from firekiln.machine.volumes import CONTENT, VolumeNotFoundError, Volumes
-from firekiln.machine.volumeuse import prune_volumes, remove_volume, volume_uses
+from firekiln.machine.guest.contract import DriveMount, FileMount, SharedMount, TmpfsMount
+from firekiln.machine.supervision.settings import Settings
+from firekiln.machine.supervision.state import Record, State
+from firekiln.machine.vmm.spec import MachineSpec
+from firekiln.machine.volumes.attachments import attach
+from firekiln.machine.volumes.drives import CONTENT, VolumeNotFoundError, Volumes
+from firekiln.machine.volumes.lock import held
+from firekiln.machine.volumes.mountpoint import MountPoint, volumes_used
+from firekiln.machine.volumes.mountspec import parse_mount, parse_tmpfs, parse_volume
+from firekiln.machine.volumes.use import prune_volumes, remove_volume, volume_uses
 from firekiln.rootfs import ext4
 from firekiln.rootfs.lookup import get
 from firekiln.rootfs.tree import Directory, Meta
@@ -134,7 +134,7 @@ def test_a_volume_is_free_when_its_holder_was_killed(store, tmp_path):
     prepared(store, tmp_path, "data:/a")
     code = f"""
 import pathlib, time
-from firekiln.machine.volumelock import held
+from firekiln.machine.volumes.lock import held
 with held(pathlib.Path({str(store.root)!r}), {{"data": False}}):
     print("held", flush=True)
     time.sleep(60)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from firekiln.errors import UsageError
-from firekiln.machine.channel import Console
-from firekiln.machine.contract import FlatRoot, MachineDocument
 from firekiln.machine.export import booting, disk
 from firekiln.machine.export.booting import Booting
 from firekiln.machine.export.files import Beside, encode
 from firekiln.machine.export.flat import Flat, compose
 from firekiln.machine.export.output import Boot, Cpio, FileSystem, Qcow2, Raw
-from firekiln.machine.guestbin import pid1_path
-from firekiln.machine.initramfs import KernelModule, base_initramfs
+from firekiln.machine.guest.binary import pid1_path
+from firekiln.machine.guest.channel import Console
+from firekiln.machine.guest.contract import FlatRoot, MachineDocument
+from firekiln.machine.guest.initramfs import KernelModule, base_initramfs
 from firekiln.machine.kernel import Kernel, bzimage_file, intact_kernel, kernel_file, pull, pull_generic
 from firekiln.machine.process import Overrides, Process
 from firekiln.rootfs.tree import Tree

@@ -12,11 +12,11 @@ from typing import Final, assert_never
 from firekiln.machine.export.flat import INIT
 from firekiln.machine.export.output import Cpio, Erofs, Ext4, FileSystem, Qcow2, Squashfs
 from firekiln.machine.export.verity import Verity
-from firekiln.machine.firecracker.configuration import COMMAND_LINE as FIRECRACKER
-from firekiln.machine.initramfs import KernelModule
+from firekiln.machine.guest.initramfs import KernelModule
 from firekiln.machine.kernel import Kernel
-from firekiln.machine.qemu import COMMAND_LINE
-from firekiln.machine.spec import DEFAULT_MEMORY, MIB
+from firekiln.machine.vmm.firecracker.configuration import COMMAND_LINE as FIRECRACKER
+from firekiln.machine.vmm.qemu import COMMAND_LINE
+from firekiln.machine.vmm.spec import DEFAULT_MEMORY, MIB
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
 

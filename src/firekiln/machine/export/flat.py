@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from firekiln.errors import RootfsError
-from firekiln.machine.initramfs import KernelModule, modules_list
+from firekiln.machine.guest.initramfs import KernelModule, modules_list
 from firekiln.rootfs.lookup import resolve
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Node, Symlink, Tree
 from firekiln.values import dataclass

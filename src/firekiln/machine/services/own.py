@@ -7,7 +7,7 @@ import posixpath
 from typing import Literal, TypeAlias
 
 from firekiln.errors import UsageError
-from firekiln.machine.contract import Init, Restart, WrittenFile
+from firekiln.machine.guest.contract import Init, Restart, WrittenFile
 from firekiln.machine.process import Process
 from firekiln.machine.services.initsystem import InitSystem, detect, is_init, read_file
 from firekiln.machine.services.scripts import DEPENDENCIES, openrc_files, sysvinit_files

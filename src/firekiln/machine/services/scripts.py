@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from firekiln.machine.contract import Restart, WrittenFile
+from firekiln.machine.guest.contract import Restart, WrittenFile
 from firekiln.machine.services.service import AGENT, NAME, Service, environment, limit_words, privilege_words
 
 RUNNER: Final = "/etc/firekiln/app"

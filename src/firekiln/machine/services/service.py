@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from firekiln.errors import MachineError
-from firekiln.machine.contract import Restart
+from firekiln.machine.guest.contract import Restart
 from firekiln.machine.process import Process, Rlimit
 from firekiln.machine.services.initsystem import find_program, read_file
 from firekiln.rootfs.lookup import resolve

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from firekiln.errors import MachineError
-from firekiln.machine.contract import Restart, WrittenFile
+from firekiln.machine.guest.contract import Restart, WrittenFile
 from firekiln.machine.process import Rlimit
 from firekiln.machine.services.service import AGENT, NAME, Service, environment, is_plain_path, privilege_words
 

@@ -1,0 +1,1 @@
+"""What a machine is reached by: published ports."""

@@ -1,0 +1,154 @@
+"""QEMU as a back end: virtio over MMIO on a bare machine (see `boards`), which enters the kernel without firmware.
+
+Which options are there, and which are not, was measured; what costs time is said beside them. The command line is made
+by a pure function, `qemu_argv`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import field
+
+from firekiln.machine.guest.channel import SerialPort
+from firekiln.machine.vmm.backend import Guest, program_identity, spawn
+from firekiln.machine.vmm.boards import MICROVM, Board, board_of
+from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
+from firekiln.values import dataclass
+
+BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+"""Seccomp: a guest that breaks out of the VMM can neither run programs nor gain privileges."""
+
+GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng overlay erofs ext4".split()
+"""What its guests need of the kernel; what the kernel has built in is not among its modules."""
+
+_WORDS = ("panic=-1", "net.ifnames=0", "cryptomgr.notests")
+COMMAND_LINE = (f"console={MICROVM.console}", "quiet", *MICROVM.restart, *_WORDS)
+"""A guest resets itself when it is done or has panicked, and `-no-reboot` makes that QEMU's end. (x86-64's words.)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qemu:
+    """QEMU with an accelerator. `tsc_khz` is the host's, which TCG's guests must be told; None where unknown."""
+
+    accelerator: Accelerator
+    tsc_khz: int | None = None
+    board: Board = MICROVM
+    name: str = field(default="qemu", init=False)
+    channel: SerialPort = field(default_factory=SerialPort, init=False)
+
+    def identity(self) -> str:
+        return identity(self.board)
+
+    def launch(self, spec: MachineSpec) -> Guest:
+        host, guest = socket.socketpair()
+        with guest:
+            argv = qemu_argv(spec, accelerator=self.accelerator, tsc_khz=self.tsc_khz, channel_fd=guest.fileno())
+            try:
+                process = spawn(argv, pass_fds=[guest.fileno()], hint=board_of(spec.architecture).hint)
+            except BaseException:
+                host.close()
+                raise
+        assert process.stdout is not None
+        assert process.stderr is not None
+        return Guest(process=process, console=process.stdout, complaints=process.stderr, channel=host)
+
+
+def identity(board: Board = MICROVM) -> str:
+    """Which QEMU is installed. MissingProgramError where none is."""
+    return program_identity(shutil.which(board.program), board.program, hint=board.hint)
+
+
+def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None, channel_fd: int) -> list[str]:
+    """The command line of QEMU for `spec`; the agent's channel is the connected socket `channel_fd` that it inherits.
+
+    The console is its standard output. MachineError for an architecture that it does not run.
+    """
+    board = board_of(spec.architecture)
+    return [
+        board.program,
+        *("-name", f"{spec.name.replace(',', ',,')},process=firekiln-vm"),
+        *board.words,
+        *("-accel", accelerator),
+        *("-cpu", board.cpu(accelerator)),
+        *("-smp", str(spec.vcpus)),
+        *("-m", f"{spec.memory // MIB}M"),
+        *BARE,
+        *SANDBOX,
+        *("-serial", "stdio"),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initramfs)),
+        *("-append", kernel_command_line(spec, accelerator=accelerator, tsc_khz=tsc_khz)),
+        *_channel(channel_fd),
+        *("-device", "virtio-rng-device"),
+        *(word for drive in spec.drives for word in _drive(drive)),
+        *(word for share in spec.shares for word in _share(share)),
+        *(_network(spec.network) if spec.network else ()),
+    ]
+
+
+def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None) -> str:
+    """The kernel's words. Under TCG most boots hang unless the kernel is told the frequency of its TSC.
+
+    Never `nolapic_timer`, though it saves the tenth of a second that the timer's calibration takes: the machine's ACPI
+    is of the reduced kind, with which Linux leaves the PIT alone, and a guest without either has no timer at all.
+    """
+    board = board_of(spec.architecture)
+    words = [f"console={board.console}", "quiet", *board.restart, *_WORDS]
+    if accelerator == "tcg" and board is MICROVM:
+        # With one processor Linux rewrites every lock prefix in its code, which here takes it 90 ms and gains nothing.
+        words += ["no_timer_check", "noreplace-smp"]
+        if tsc_khz:
+            words += [f"tsc_early_khz={tsc_khz}", "tsc=reliable"]
+    return " ".join([*words, *spec.command_line])
+
+
+def _channel(fd: int) -> Sequence[str]:
+    return (
+        *("-chardev", f"socket,id=agent,fd={fd}"),
+        *("-device", "virtio-serial-device,max_ports=2"),
+        *("-device", f"virtserialport,chardev=agent,name={SerialPort().name}"),
+    )
+
+
+def _drive(drive: BlockDevice) -> Sequence[str]:
+    # As JSON, because in QEMU's own syntax a comma in a file name ends it.
+    node = {
+        "node-name": drive.serial,
+        "driver": "raw",
+        "read-only": drive.readonly,
+        "discard": "ignore" if drive.readonly else "unmap",
+        "file": {"driver": "file", "filename": str(drive.path)},
+    }
+    return (
+        *("-blockdev", json.dumps(node)),
+        *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial}"),
+    )
+
+
+def _share(share: SharedFolder) -> Sequence[str]:
+    # Owners and modes are the host's own, as in a container. Who isn't root there can't give files away: they stay his.
+    model = "passthrough" if os.geteuid() == 0 else "none"
+    path = str(share.path).replace(",", ",,")
+    options = f"local,id={share.tag},path={path},security_model={model},multidevs=remap"
+    return (
+        *("-fsdev", options + (",readonly=on" if share.readonly else "")),
+        *("-device", f"virtio-9p-device,fsdev={share.tag},mount_tag={share.tag}"),
+    )
+
+
+def _network(network: UserNetwork) -> Sequence[str]:
+    forwards = (
+        f",hostfwd={port.protocol}:{port.host_ip}:{port.host_port}-{network.address.ip}:{port.guest_port}"
+        for port in network.ports
+    )
+    options = f"user,id=net0,net={network.address.network},host={network.gateway},dns={network.nameserver}"
+    return (
+        *("-netdev", f"{options},dhcpstart={network.address.ip},ipv6=off" + "".join(forwards)),
+        *("-device", f"virtio-net-device,netdev=net0,mac={network.mac}"),
+    )

@@ -1,0 +1,1 @@
+"""What a machine mounts besides its image: volumes, folders of the host, and Docker's words for them."""
