@@ -21,6 +21,7 @@ from typing import TypeAlias, TypeVar
 from firekiln.errors import StoreError
 from firekiln.store import locks
 from firekiln.store.durable import store_error, store_errors
+from firekiln.store.wal import BUSY_SECONDS, switch_to_wal
 from firekiln.values import dataclass
 
 _T = TypeVar("_T")
@@ -58,7 +59,6 @@ CREATE TABLE folders (
 _TOUCH_AFTER = 3600
 """`used` is exact to this many seconds, so that most builds that find everything write nothing."""
 
-_BUSY_SECONDS = 30.0
 _DAMAGED = -1
 """Stands for the inode of an index that is damaged and can't be moved away."""
 _ROOM = 256 << 10
@@ -222,7 +222,7 @@ class Index:
             if self._is_writable():
                 self._check_room()
                 connection = sqlite3.connect(
-                    self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                    self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
                 self._inode = _inode(self._path)
             else:
@@ -283,7 +283,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         return
     if version != 0:
         raise sqlite3.DatabaseError("malformed: another version of the schema")
-    connection.execute("PRAGMA journal_mode = WAL")
+    switch_to_wal(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:

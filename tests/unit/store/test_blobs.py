@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,16 +109,3 @@ def test_a_store_whose_making_was_interrupted_is_made(tmp_path):
     (tmp_path / "tmp").mkdir()
     with Store.open(tmp_path) as store:
         assert store.images.list() == []
-
-
-def test_several_may_make_the_same_store_at_once(tmp_path):
-    """Nobody takes what another has just made for a stranger's."""
-
-    def make(place):
-        with Store.open(place) as store:
-            return store.blobs.put(b"x").digest
-
-    with ThreadPoolExecutor(8) as threads:
-        for number in range(40):
-            made = list(threads.map(make, [tmp_path / str(number)] * 8))
-            assert made == [digest.of(b"x")] * 8

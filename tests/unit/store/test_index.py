@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from firekiln.errors import BuildError, StoreError
+from firekiln.oci import digest
 from firekiln.rootfs.tree import Directory, File, Meta
 from firekiln.store import Layer, Result, Store
 from firekiln.store.index import Index
@@ -130,3 +133,27 @@ def test_the_root_is_the_option_then_the_variable_then_the_users_folder(tmp_path
     assert str(store_root(None, environ={"XDG_DATA_HOME": "relative"})).endswith("/.local/share/firekiln")
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert str(store_root(None, environ={"XDG_DATA_HOME": "/data"})) == "/var/lib/firekiln"
+
+
+def test_several_may_make_the_same_store_at_once(tmp_path):
+    """Nobody takes what another has just made for a stranger's."""
+
+    def make(place):
+        with Store.open(place) as store:
+            return store.index.result("nothing"), store.blobs.put(b"x").digest
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(40):
+            made = list(threads.map(make, [tmp_path / str(number)] * 8))
+            assert made == [(None, digest.of(b"x"))] * 8
+
+
+def test_a_new_index_waits_for_who_else_is_preparing_it(tmp_path):
+    """SQLite itself would not wait here."""
+    other = sqlite3.connect(tmp_path / "index.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    assert Index(tmp_path / "index.db").result("nothing") is None
+    timer.join()
+    other.close()

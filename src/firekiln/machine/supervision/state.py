@@ -21,6 +21,7 @@ from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError
 from firekiln.machine.names import check_name, random_name
 from firekiln.machine.supervision.live import read_live
 from firekiln.store.durable import store_error, store_errors
+from firekiln.store.wal import BUSY_SECONDS, switch_to_wal
 from firekiln.values import dataclass
 
 if TYPE_CHECKING:  # at run time it is imported where it is used: a supervisor needs no database while it waits
@@ -30,7 +31,6 @@ Status = Literal["created", "running", "restarting", "exited"]
 KILLED = 137
 """The exit status of a machine whose end nobody saw: as if by SIGKILL."""
 
-_BUSY_SECONDS = 30.0
 _NAME_TRIALS = 20
 _LEAST_SPACE = 1 << 20
 """Bytes: with less, a failure of SQLite's is put down to the full disk, whatever it calls it."""
@@ -253,7 +253,7 @@ class State:
             with closing(self._connect(path)) as database:
                 database.row_factory = sqlite3.Row
                 if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                    database.execute("PRAGMA journal_mode = WAL")
+                    switch_to_wal(database)
                     database.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
                 with database:
                     yield database
@@ -266,7 +266,7 @@ class State:
         import sqlite3  # noqa: PLC0415 - see above
 
         if self.writable:
-            return sqlite3.connect(path, timeout=_BUSY_SECONDS)
+            return sqlite3.connect(path, timeout=BUSY_SECONDS)
         if not path.exists():
             return sqlite3.connect(":memory:")  # of a store that nobody ran anything on, and that is only read
         return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)  # no lock file can be made there
