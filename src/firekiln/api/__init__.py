@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from firekiln.api.archives import ArchiveFormat, import_image, load, load_into_engine, save
     from firekiln.api.bases import create_base
+    from firekiln.api.boms import listed, sbom, sbom_statement
     from firekiln.api.builds import StageEngine, base_configs, build, check
     from firekiln.api.exports import export
     from firekiln.api.host import HostReport, examine_host
@@ -39,6 +40,7 @@ __all__ = [
     "examine_host",
     "export",
     "import_image",
+    "listed",
     "load",
     "load_into_engine",
     "login",
@@ -48,11 +50,14 @@ __all__ = [
     "push_container_disk",
     "run",
     "save",
+    "sbom",
+    "sbom_statement",
 ]
 
 _HOMES = {
     "archives": ("ArchiveFormat", "import_image", "load", "load_into_engine", "save"),
     "bases": ("create_base",),
+    "boms": ("listed", "sbom", "sbom_statement"),
     "builds": ("StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),
     "host": ("HostReport", "examine_host"),

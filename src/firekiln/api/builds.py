@@ -77,6 +77,7 @@ def build(
     allow: Collection[str] = (),
     ca_bundle: str | Path | None = "host",
     provenance: Mode = "max",
+    sbom: bool = False,
     on_event: Subscriber | None = None,
     store: Store | str | Path | None = None,
     cancel: Flag | None = None,
@@ -104,6 +105,7 @@ def build(
     ca_bundle   certificates offered to RUN steps: a file, "host" for the host's, None for none
     provenance  what is kept with the image on how it came about: "max", "none", or "min": without the values of
                 arguments and without steps
+    sbom        whether a list of the packages in the image is kept with it (SPDX)
     on_event    is called with each progress event (`firekiln.build.events`), in order
     store       an open store, or the folder of one; see `store_root` for None
     cancel      ends the build when it is set
@@ -147,6 +149,7 @@ def build(
             cache_from=tuple(map(parse_cache_from, cache_from)),
             cache_to=tuple(map(parse_cache_to, cache_to)),
             provenance=provenance,
+            sbom=sbom,
         )
         bases = sources(opened, events, pull=_pull(pull), engine=engine_images)
         if stage_engine == "docker":

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from firekiln.api.boms import sbom_statement
 from firekiln.api.images import BuildResult, parse_platform
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.registry import moved_status, open_repository
 from firekiln.errors import ImageNotFoundError
+from firekiln.oci.attestation import PROVENANCE
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
@@ -74,6 +77,7 @@ def push(
     compression: str = "gzip",
     vm: bool = False,
     provenance: bool = False,
+    sbom: bool = False,
     on_event: Subscriber | None = None,
     store: Store | str | Path | None = None,
 ) -> Pushed:
@@ -83,6 +87,7 @@ def push(
     vm           push a VM artifact too, which refers to the image: a flat ext4, its kernel and Firecracker's
                  configuration (see `firekiln.machine.export.artifact`)
     provenance   push what the store knows of how the image came about too: a statement that refers to it
+    sbom         push one on its packages too; where none is kept with the image it is made now
 
     As any container engine takes it. ImageNotFoundError where the store lacks it; RegistryError.
     """
@@ -95,7 +100,7 @@ def push(
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
         wanted = image.digest if isinstance(image, BuildResult) else image or str(name)
         found = opened.images.get(wanted, parse_platform(platform))
-        if provenance and not found.attestations:
+        if provenance and PROVENANCE not in found.attestations:
             raise ImageNotFoundError(
                 f"{wanted}: there is no provenance of this image", hint="push without --provenance"
             )
@@ -103,8 +108,10 @@ def push(
         task = stack.enter_context(events.running(f"push {name}"))
         moved = moved_status(events, task)
         pushed = transfer.push(opened, repository, found, compression=Compression(compression), moved=moved)
-        if provenance:
-            _push_statements(opened, repository, found, pushed)
+        statements = [opened.blobs.read(found.attestations[PROVENANCE])] if provenance else []
+        if sbom:
+            statements.append(sbom_statement(opened, found))
+        _push_statements(repository, pushed, statements)
         if vm:
             _push_vm(opened, repository, found, pushed)
         return pushed
@@ -139,13 +146,13 @@ def push_container_disk(
         return _push_artifact(repository, made, name.tag or "")
 
 
-def _push_statements(store: Store, repository: Repository, image: StoredImage, pushed: Pushed) -> None:
+def _push_statements(repository: Repository, pushed: Pushed, statements: Sequence[bytes]) -> None:
     from firekiln.oci import attestation  # noqa: PLC0415 - few push statements
     from firekiln.oci.manifest import MEDIA_TYPE_MANIFEST, Descriptor  # noqa: PLC0415 - ditto
 
     subject = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=pushed.digest, size=pushed.size)
-    for digest in image.attestations.values():
-        statement = attestation.about(store.blobs.read(digest), pushed.digest, pushed.layers)
+    for said in statements:
+        statement = attestation.about(said, pushed.digest, pushed.layers)
         manifest, blobs = attestation.referrer(statement, subject)
         for name, data in blobs.items():
             repository.put_bytes(name, data)

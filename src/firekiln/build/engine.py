@@ -25,6 +25,7 @@ from firekiln.build.runner import Runner
 from firekiln.build.solver import Solved, Solver
 from firekiln.build.sources import ImageSource, Resolver
 from firekiln.errors import BuildError, FirekilnError, ImageNotFoundError
+from firekiln.oci.attestation import PROVENANCE, SBOM
 from firekiln.oci.reference import Reference
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.staging import Staging
@@ -49,6 +50,7 @@ class BuildRequest:
     cache_from: Sequence[CacheFrom] = ()
     cache_to: Sequence[CacheTo] = ()
     provenance: Mode = "max"
+    sbom: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,7 @@ class Engine:
             references=request.tags,
             annotations=request.annotations,
             attest=lambda digest: self._statements(
-                made, solved, request, contents, finished=document.created or "", digest=digest
+                made, solved, request, contents, layers, finished=document.created or "", digest=digest
             ),
         )
 
@@ -182,16 +184,44 @@ class Engine:
         solved: Mapping[Vertex, Solved],
         request: BuildRequest,
         contents: Contents,
+        layers: Sequence[Layer],
         *,
         finished: str,
         digest: str,
     ) -> Mapping[str, bytes]:
         """What is said of the image, by kind."""
+        said: dict[str, bytes] = {}
+        if request.sbom:
+            said |= self._sbom(request, layers, created=finished, digest=digest)
         if request.provenance == "none":
-            return {}
+            return said
         if not made.history and (known := self._store.images.find(digest)) is not None and known.attestations:
             # `FROM base` alone makes nothing: what made the base is still what made the image.
-            return {kind: self._store.blobs.read(blob) for kind, blob in known.attestations.items()}
+            return {kind: self._store.blobs.read(blob) for kind, blob in known.attestations.items()} | said
+        return said | self._provenance(made, solved, request, contents, finished=finished, digest=digest)
+
+    def _sbom(
+        self, request: BuildRequest, layers: Sequence[Layer], *, created: str, digest: str
+    ) -> dict[str, bytes]:
+        from firekiln.build.sbom import statement  # noqa: PLC0415 - few builds keep a list of what is installed
+
+        with self._events.running("[internal] list the packages of the image"):
+            name = request.tags[0] if request.tags else ""
+            found = statement.statement(self._store.layers.merged(layers), name=name, created=created, digest=digest)
+        for line in found.unread:
+            self._events.emit(Warned(message=f"sbom: {line}"))
+        return {SBOM: found.data}
+
+    def _provenance(
+        self,
+        made: Plan,
+        solved: Mapping[Vertex, Solved],
+        request: BuildRequest,
+        contents: Contents,
+        *,
+        finished: str,
+        digest: str,
+    ) -> dict[str, bytes]:
         from firekiln.build import provenance  # noqa: PLC0415 - who wants none loads none
 
         said = provenance.statement(
@@ -210,7 +240,7 @@ class Engine:
             finished=finished,
             digest=digest,
         )
-        return {provenance.KIND: said}
+        return {PROVENANCE: said}
 
     def _caches(self, request: BuildRequest, open_until: contextlib.ExitStack) -> Caches:
         def warn(problem: str) -> None:

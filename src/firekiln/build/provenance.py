@@ -18,6 +18,7 @@ from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import PlanOptions
 from firekiln.build.solver import Solved
 from firekiln.build.urls import without_password
+from firekiln.oci.attestation import STATEMENT_TYPE, digest_set
 from firekiln.oci.config import Json
 from firekiln.oci.manifest import encode
 from firekiln.oci.reference import Reference
@@ -28,8 +29,6 @@ from firekiln.version import __version__
 Mode: TypeAlias = Literal["max", "min", "none"]
 """max: everything; min: without the values of arguments and without the steps, as BuildKit's; none: nothing at all."""
 
-KIND: Final = "provenance"
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:firekiln:dockerfile:v1"
 _BUILDER: Final = "urn:firekiln:builder"
@@ -73,7 +72,7 @@ def statement(
     return encode(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [{"name": definition.name or "_", "digest": _set(digest)}],
+            "subject": [{"name": definition.name or "_", "digest": digest_set(digest)}],
             "predicateType": PREDICATE_TYPE,
             "predicate": {
                 "buildDefinition": {
@@ -144,7 +143,7 @@ def _image(source: ImageSource, image: StoredImage) -> Json:
     """A base by package URL (purl-spec, type `docker`); its digest is the registry's where one is known."""
     digest = image.digest
     if "://" in source.reference:  # a layout, whose path is the host's business
-        return {"name": source.reference.partition("://")[0], "digest": _set(digest)}
+        return {"name": source.reference.partition("://")[0], "digest": digest_set(digest)}
     reference = Reference.parse(source.reference)
     known = dict(item.split("@", 1) for item in image.repo_digests)
     plain = Reference(registry=reference.registry, repository=reference.repository).familiar
@@ -152,19 +151,19 @@ def _image(source: ImageSource, image: StoredImage) -> Json:
     platform = str(source.platform).replace("/", "%2F")  # all else in references and platforms stands for itself
     return {
         "uri": f"pkg:docker/{plain}{tag}?platform={platform}",
-        "digest": _set(reference.digest or known.get(reference.name, digest)),
+        "digest": digest_set(reference.digest or known.get(reference.name, digest)),
     }
 
 
 def _content(place: dict[str, Json], read: set[tuple[str, str]] | None, *, pinned: str | None = None) -> Json:
     """A source of files: its digest is of the lines `PATH DIGEST` of what was read; `pinned` is the text's own."""
     if pinned is not None:
-        return {**place, "digest": _set(pinned)}
+        return {**place, "digest": digest_set(pinned)}
     if not read:
         return None
     lines = "".join(f"{path} {digest}\n" for path, digest in sorted(read))
     whole = hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-    parts: list[Json] = [{"path": path, "digest": _set(digest)} for path, digest in sorted(read)]
+    parts: list[Json] = [{"path": path, "digest": digest_set(digest)} for path, digest in sorted(read)]
     return {**place, "digest": {"sha256": whole}, "annotations": {"read": parts}}
 
 
@@ -177,10 +176,4 @@ def _layers(made: Plan, solved: Mapping[Vertex, Solved]) -> Iterator[Json]:
         about: dict[str, Json] = {"instruction": vertex.name.partition("] ")[2] or vertex.name, "stage": vertex.stage}
         if vertex.location is not None:
             about["lines"] = [vertex.location.start, vertex.location.end]
-        yield {"name": "layer", "digest": _set(solved[vertex].digests[-1]), "annotations": about}
-
-
-def _set(digest: str) -> Json:
-    """in-toto's DigestSet of an OCI digest."""
-    algorithm, _, value = digest.partition(":")
-    return {algorithm: value}
+        yield {"name": "layer", "digest": digest_set(solved[vertex].digests[-1]), "annotations": about}

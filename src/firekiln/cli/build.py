@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, TypedDict, Unpack
+from typing import BinaryIO, TypedDict, Unpack
 
 import click
 
 from firekiln import api
+from firekiln.cli import attest
 from firekiln.cli.checks import LateWarnings, report_checks
 from firekiln.cli.export import Exports
 from firekiln.cli.options import build_arguments, manifest_annotations
@@ -25,14 +27,21 @@ _HOST_GATEWAY = "127.0.0.1"
 _ENTITLEMENTS = frozenset({"network.host", "security.insecure"})
 
 
-_ALONE = {"--pull": "--pull=always", "--load": "--load=store"}
+_ALONE = {"--pull": "--pull=always", "--load": "--load=store", "--sbom": "--sbom=true"}
+_SBOM = re.compile("true|false|0|1|(generator|disabled)=.*", re.IGNORECASE)
 
 
 class _Command(click.Command):
-    """`--pull` and `--load` may stand without a word, as Docker's do, and then take none of the words that follow."""
+    """`--pull`, `--load` and `--sbom` may stand without a word, and then take none of the words that follow."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, [_ALONE.get(word, word) for word in args])
+        """As click's. A value of --sbom's may follow it as a word of its own, as docker's has to."""
+        following = [*args[1:], ""]
+        words = [
+            word if word == "--sbom" and _SBOM.fullmatch(after) else _ALONE.get(word, word)
+            for word, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, words)
 
 
 class _Options(TypedDict):
@@ -68,6 +77,8 @@ class _Options(TypedDict):
     allow: tuple[str, ...]
     ca_bundle: str
     provenance: str | None
+    sbom: str | None
+    attest: tuple[str, ...]
     progress: str
     quiet: bool
     iidfile: Path | None
@@ -120,6 +131,12 @@ class _Options(TypedDict):
     metavar="true|false|mode=max|mode=min",
     help="What is kept on how the image came about; if given, --push takes it along.  [default: mode=max]",
 )
+@click.option(
+    "--sbom",
+    metavar="true|false",
+    help="Keep a list of the packages in the image with it, and --push it too.  [default: false]",
+)
+@click.option("--attest", multiple=True, metavar="type=sbom|provenance[,…]", help="As --sbom and --provenance.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image's digest to this file.")
@@ -140,6 +157,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
         return _check(context, dockerfile, options)
     if options["push"] and not options["tags"]:
         raise UsageError("tag is needed when pushing to registry", hint="build with -t HOST/NAME:TAG")
+    attestations = attest.parse(options["provenance"], options["sbom"], options["attest"])
     exports = Exports(options["outputs"], root=obj["root"], quiet=options["quiet"])
     stages = {name for item in options["no_cache_stages"] for name in item.split(",")}
     mode = "quiet" if options["quiet"] else options["progress"]
@@ -176,7 +194,8 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             shm_size=_size("--shm-size", options["shm_size"]),
             allow=_allowed(options["allow"]),
             ca_bundle=None if options["ca_bundle"] == "none" else options["ca_bundle"],
-            provenance=_provenance(options["provenance"]),
+            provenance=attestations.provenance,
+            sbom=attestations.sbom,
             on_event=view,
             store=obj["root"],
         )
@@ -191,18 +210,18 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
     if options["load"] == "docker":
         api.load_into_engine(options["tags"] or [result.digest], store=obj["root"])
     if options["push"]:
-        _push(result, options, root=obj["root"])
+        _push(result, options, attestations, root=obj["root"])
     _report(result, options, quiet=exports.on_stdout)
     return 0
 
 
-def _push(result: api.BuildResult, options: _Options, *, root: str | None) -> None:
+def _push(result: api.BuildResult, options: _Options, attestations: attest.Attestations, *, root: str | None) -> None:
     """Put the image into the registries of all the names that it was given."""
-    said = options["provenance"] is not None and _provenance(options["provenance"]) != "none"
+    said = attestations.pushes_provenance
     view = display("quiet" if options["quiet"] else options["progress"], sys.stderr)
     try:
         for tag in dict.fromkeys(options["tags"]):
-            api.push(tag, image=result, provenance=said, on_event=view, store=root)
+            api.push(tag, image=result, provenance=said, sbom=attestations.sbom, on_event=view, store=root)
     finally:
         view.close()
 
@@ -314,19 +333,6 @@ def _size(option: str, text: str | None) -> int | None:
         return parse_size(text) if text is not None else None
     except ValueError as error:
         raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g") from error
-
-
-def _provenance(text: str | None) -> Literal["max", "min", "none"]:
-    """As docker's `--provenance` reads it."""
-    match text and text.lower():
-        case None | "true" | "mode=max":
-            return "max"
-        case "mode=min":
-            return "min"
-        case "false" | "disabled=true":
-            return "none"
-        case _:
-            raise UsageError(f"--provenance {text}: give true, false, mode=max or mode=min")
 
 
 def _allowed(texts: Sequence[str]) -> Sequence[str]:

@@ -49,6 +49,7 @@ VERBS: dict[str, str] = {
     "rmi": "images:rmi",
     "run": "run:run",
     "save": "archives:save",
+    "sbom": "sbom:sbom",
     "start": "exec:start",
     "stats": "figures:stats",
     "search": "images:search",

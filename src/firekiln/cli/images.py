@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
+from firekiln import api
 from firekiln.cli.imagefilters import parse_filters
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
 from firekiln.errors import ConflictError, ContainerNotFoundError, DamagedError, FirekilnError, ImageNotFoundError
+from firekiln.oci.attestation import PROVENANCE
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage, gc
 
@@ -87,16 +89,24 @@ def search(obj: dict[str, Any], limit: int, no_trunc: bool, style: str, term: st
 @click.option("-f", "--format", "style", metavar="FORMAT", help="json, or a template such as {{.Config.User}}.")
 @click.option("--type", "kind", type=click.Choice(["image", "container"]), help="Look for this kind only.")
 @click.option("--provenance", is_flag=True, help="How an image came about: an in-toto statement (SLSA provenance).")
+@click.option("--sbom", is_flag=True, help="The packages in an image: an in-toto statement (SPDX).")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
-def inspect(obj: dict[str, Any], style: str | None, kind: str | None, provenance: bool, names: Sequence[str]) -> None:
+def inspect(  # noqa: PLR0917 - click passes them by keyword
+    obj: dict[str, Any], style: str | None, kind: str | None, provenance: bool, sbom: bool, names: Sequence[str]
+) -> None:
     """Show machines and images as JSON in Docker's shape."""
     found: list[dict[str, Any]] = []
     failed: list[FirekilnError] = []
     with Store.open(obj["root"]) as store:
         for name in names:
             try:
-                found.append(_provenance(store, name) if provenance else _inspected(store, name, kind))
+                if sbom:
+                    found.append(json.loads(api.sbom_statement(store, store.images.get(name))))
+                if provenance:
+                    found.append(_provenance(store, name))
+                if not (sbom or provenance):
+                    found.append(_inspected(store, name, kind))
             except ImageNotFoundError as error:
                 failed.append(error)
     if style is None:
@@ -234,12 +244,12 @@ def _inspected(store: Store, name: str, kind: str | None) -> dict[str, Any]:
 
 def _provenance(store: Store, name: str) -> dict[str, Any]:
     image = store.images.get(name)
-    if "provenance" not in image.attestations:
+    if PROVENANCE not in image.attestations:
         raise ImageNotFoundError(
             f"{name}: there is no provenance of this image",
             hint="it was pulled, imported, or built with --provenance=false",
         )
-    statement: dict[str, Any] = json.loads(store.blobs.read(image.attestations["provenance"]))
+    statement: dict[str, Any] = json.loads(store.blobs.read(image.attestations[PROVENANCE]))
     return statement
 
 

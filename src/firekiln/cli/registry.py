@@ -62,6 +62,7 @@ def _pull(obj: dict[str, Any], name: str, *, quiet: bool, platform: str | None) 
 )
 @click.option("--vm", is_flag=True, help="Push a VM artifact beside it: root file system, kernel, configuration.")
 @click.option("--provenance", is_flag=True, help="Push how the image came about too, as a statement that refers to it.")
+@click.option("--sbom", is_flag=True, help="Push what is installed in it too, as a statement that refers to it.")
 @click.option("--container-disk", metavar="IMAGE", help="Put IMAGE under NAME as a containerDisk for KubeVirt.")
 @click.argument("name")
 @click.pass_obj
@@ -72,6 +73,7 @@ def push(  # noqa: PLR0917 - click passes them by keyword
     compression: str,
     vm: bool,
     provenance: bool,
+    sbom: bool,
     container_disk: str | None,
     name: str,
 ) -> None:
@@ -83,7 +85,7 @@ def push(  # noqa: PLR0917 - click passes them by keyword
         if container_disk is not None:
             line = f"digest: {api.push_container_disk(name, container_disk, **common)}"
         else:
-            pushed = api.push(name, compression=compression, vm=vm, provenance=provenance, **common)
+            pushed = api.push(name, compression=compression, vm=vm, provenance=provenance, sbom=sbom, **common)
             line = f"digest: {pushed.digest} size: {pushed.size}"
     finally:
         view.close()

@@ -10,8 +10,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from firekiln.oci import digest as digests
+from firekiln.oci.config import Json
 from firekiln.oci.manifest import EMPTY, MEDIA_TYPE_EMPTY, Descriptor, Manifest, encode
 
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PROVENANCE: Final = "provenance"
+SBOM: Final = "sbom"
+"""Kinds of statements: what came of what, and what is in it."""
+KINDS: Final[Mapping[str, str]] = {
+    "https://slsa.dev/provenance/v1": PROVENANCE,
+    "https://spdx.dev/Document": SBOM,
+}
+"""By predicate type."""
 MEDIA_TYPE_STATEMENT: Final = "application/vnd.in-toto+json"
 ANNOTATION_PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
 
@@ -24,7 +34,7 @@ def about(statement: bytes, digest: str, blobs: Mapping[str, str]) -> bytes:
     """
     document = json.loads(statement)
     for subject in document["subject"]:
-        subject["digest"] = _set(digest)
+        subject["digest"] = digest_set(digest)
     return encode(_replaced(document, {old: new for old, new in blobs.items() if old != new}))
 
 
@@ -52,9 +62,10 @@ def _replaced(value: Any, blobs: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     known = blobs.get(f"sha256:{value['sha256']}") if value.keys() == {"sha256"} else None
-    return _set(known) if known else {key: _replaced(item, blobs) for key, item in value.items()}
+    return digest_set(known) if known else {key: _replaced(item, blobs) for key, item in value.items()}
 
 
-def _set(digest: str) -> dict[str, str]:
+def digest_set(digest: str) -> dict[str, Json]:
+    """in-toto's DigestSet of an OCI digest."""
     algorithm, _, value = digest.partition(":")
     return {algorithm: value}

@@ -152,6 +152,11 @@ class Images:
         failpoint.reached("image-named")
         return self._load(index, blob.digest)
 
+    def attest(self, image: StoredImage, statements: Mapping[str, bytes]) -> StoredImage:
+        """Keep statements, by kind, about an image that is there; they replace earlier ones of their kind."""
+        kept = {_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in statements.items()}
+        return self._load(self._catalog.change(lambda index: _attested(index, image.digest, kept)), image.digest)
+
     def pushed(self, image: StoredImage, reference: str, digest: str) -> None:
         """Note the digest by which a registry knows an image now, if the image still bears that name."""
         wanted = normalised(reference)
