@@ -159,6 +159,19 @@ def test_provenance_stays_as_long_as_its_image_under_all_its_names(builds):
         assert store.blobs.find(kept) is None
 
 
+def test_provenance_survives_the_loss_of_the_index(builds):
+    image = builds.build(TEXT, tags=["web"])
+    other = builds.build(TEXT, tags=["web"], build_args={"UNUSED": "1"})
+    assert other.digest == image.digest
+    before = statement(builds, image)
+    for name in ("index.json", "index.json.copy"):
+        (builds.root / name).write_text("garbage")
+    assert statement(builds, image) == before
+    with Store.open(builds.root) as store:
+        gc.collect(store)
+    assert statement(builds, image) == before
+
+
 def test_inspect_shows_provenance_and_says_where_there_is_none(builds):
     builds.build(TEXT, tags=["web"])
     builds.build("FROM base\nRUN touch /none\n", tags=["none"], provenance="none")

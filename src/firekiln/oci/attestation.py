@@ -6,7 +6,7 @@ image-spec v1.1, "Guidelines for Artifact Usage"; media type and annotation are 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from firekiln.oci import digest as digests
@@ -22,8 +22,21 @@ KINDS: Final[Mapping[str, str]] = {
     "https://spdx.dev/Document": SBOM,
 }
 """By predicate type."""
+BEGINNING: Final = b'{"_type":'
+"""Of a statement in canonical form, in which keys are sorted."""
 MEDIA_TYPE_STATEMENT: Final = "application/vnd.in-toto+json"
 ANNOTATION_PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
+
+
+def read(statement: bytes) -> tuple[str, Sequence[str]]:
+    """A statement's kind, and the digests of what it is about.
+
+    AttributeError, KeyError, TypeError or ValueError where it is none of ours.
+    """
+    document = json.loads(statement)
+    return KINDS[document["predicateType"]], [
+        f"{algorithm}:{value}" for subject in document["subject"] for algorithm, value in subject["digest"].items()
+    ]
 
 
 def about(statement: bytes, digest: str, blobs: Mapping[str, str]) -> bytes:

@@ -3,19 +3,20 @@
 Its annotation ANNOTATION_CHECKSUM is the digest of the document without it, so that a bit that flipped in a name is
 not taken for another name. Each version is written to `index.json.copy` first. A damaged (or vanished) index.json is
 set aside as `index.json.damaged`, and the copy takes its place; where that is damaged too, images are found again by
-their manifests among the blobs, and have lost their names.
+their manifests among the blobs, and what was said of them by the statements there. They have lost their names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from firekiln.errors import DamagedError
+from firekiln.oci import attestation
 from firekiln.oci import digest as digests
 from firekiln.oci.config import Image
 from firekiln.oci.manifest import MEDIA_TYPE_MANIFEST, Descriptor, Index, Manifest
@@ -25,6 +26,9 @@ from firekiln.store.durable import replace_file, store_errors
 from firekiln.store.temporary import Temporary
 
 ANNOTATION_CHECKSUM = "io.firekiln.index.checksum"
+ANNOTATION_ATTESTATION = "dev.firekiln.attestation."
+"""The beginning of those for statements about an image: the kind follows, the value is a blob's digest."""
+_LARGEST_STATEMENT = 256 << 20
 _LARGEST_MANIFEST = 4 << 20
 """Bytes: what distribution-spec has registries accept at least; larger blobs are no manifests."""
 
@@ -96,8 +100,21 @@ class Catalog:
         index = self._load(self._copy)
         if index is not None:
             return index
-        found = (self._described(blob) for blob in sorted(self._blobs.all(), key=lambda blob: blob.digest))
-        return Index(manifests=tuple(filter(None, found)))
+        blobs = sorted(self._blobs.all(), key=lambda blob: blob.digest)
+        statements = self._statements(blobs)
+        found = filter(None, map(self._described, blobs))
+        return Index(manifests=tuple(item.annotated(**statements.get(item.digest, {})) for item in found))
+
+    def _statements(self, blobs: Sequence[Blob]) -> Mapping[str, Mapping[str, str]]:
+        """The annotations for what is said of images among the blobs, by their digests; of a kind the youngest."""
+        found: dict[str, dict[str, str]] = {}
+        dated = [(made, blob) for blob in blobs if (made := _statement_time(blob)) is not None]
+        for _, blob in sorted(dated, key=lambda item: item[0]):
+            with suppress(AttributeError, KeyError, TypeError, ValueError, DamagedError):
+                kind, subjects = attestation.read(self._blobs.read(blob.digest))
+                for digest in subjects:
+                    found.setdefault(digest, {})[ANNOTATION_ATTESTATION + kind] = blob.digest
+        return found
 
     def _described(self, blob: Blob) -> Descriptor | None:
         """The descriptor of an image whose manifest the blob is, if it is one whose config is there too."""
@@ -109,6 +126,16 @@ class Catalog:
         except (AttributeError, KeyError, TypeError, ValueError, DamagedError):
             return None
         return Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=blob.digest, size=blob.size, platform=image.platform)
+
+
+def _statement_time(blob: Blob) -> int | None:
+    """When a blob that may be a statement was written, in nanoseconds; None for any other, or one that is gone."""
+    if blob.size > _LARGEST_STATEMENT:
+        return None
+    with store_errors(blob.path, "cannot read the blob"), suppress(FileNotFoundError), blob.path.open("rb") as file:
+        if file.read(len(attestation.BEGINNING)) == attestation.BEGINNING:
+            return os.fstat(file.fileno()).st_mtime_ns
+    return None
 
 
 def _encoded(index: Index) -> bytes:

@@ -32,15 +32,13 @@ from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import failpoint, locks
 from firekiln.store.blobs import Blobs
-from firekiln.store.catalog import Catalog
+from firekiln.store.catalog import ANNOTATION_ATTESTATION, Catalog
 from firekiln.store.layers import Layer, Layers
 from firekiln.store.temporary import Temporary
 from firekiln.values import dataclass
 
 _REPO_DIGEST = "dev.firekiln.repo-digest"
 """The annotation of an index entry for what a registry knows the image as, under the entry's name."""
-_ATTESTATION = "dev.firekiln.attestation."
-"""The beginning of those for statements about an image: the kind follows, the value is a blob's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +145,16 @@ class Images:
             platform=image.platform,
             annotations={_REPO_DIGEST: pulled_as} if pulled_as else {},
         )
-        statements = {_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in attest(blob.digest).items()}
+        statements = {
+            ANNOTATION_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in attest(blob.digest).items()
+        }
         index = self._catalog.change(lambda index: _attested(_named(index, described, names), blob.digest, statements))
         failpoint.reached("image-named")
         return self._load(index, blob.digest)
 
     def attest(self, image: StoredImage, statements: Mapping[str, bytes]) -> StoredImage:
         """Keep statements, by kind, about an image that is there; they replace earlier ones of their kind."""
-        kept = {_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in statements.items()}
+        kept = {ANNOTATION_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in statements.items()}
         return self._load(self._catalog.change(lambda index: _attested(index, image.digest, kept)), image.digest)
 
     def pushed(self, image: StoredImage, reference: str, digest: str) -> None:
@@ -285,9 +285,9 @@ def _repo_digest(item: Descriptor) -> str | None:
 def _attestations(item: Descriptor) -> dict[str, str]:
     """The digests of what was said of an image, by kind."""
     return {
-        name.removeprefix(_ATTESTATION): value
+        name.removeprefix(ANNOTATION_ATTESTATION): value
         for name, value in item.annotations.items()
-        if name.startswith(_ATTESTATION)
+        if name.startswith(ANNOTATION_ATTESTATION)
     }
 
 
