@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from firekiln.dockerfile import instructions as df
 from firekiln.dockerfile.durations import parse_duration
-from firekiln.dockerfile.flags import Flags, FlagType, parse_flags
+from firekiln.dockerfile.flags import KNOWN, Flags, parse_flags
 from firekiln.dockerfile.heredoc import parse_heredoc
 from firekiln.dockerfile.mounts import check_mount, parse_device
 from firekiln.dockerfile.parser import Node, Syntax, parse_syntax
@@ -67,7 +67,7 @@ def convert_syntax(syntax: Syntax) -> df.Dockerfile:
 
 def convert_node(node: Node, *, location: Location, source: str | None = None) -> df.From | df.Instruction:
     """One instruction. DockerfileError, with `location` and `source`, where it is unknown or malformed."""
-    rule = _RULES.get(node.keyword.lower())
+    rule = RULES.get(node.keyword.lower())
     if rule is None:
         raise DockerfileError(
             f"unknown instruction: {node.keyword}{_keyword_meant(node.keyword)}",
@@ -116,9 +116,9 @@ class _Request:
         """The fields that every instruction has."""
         return {"location": self.location, "original": self.node.original, "comments": self.node.comments or ()}
 
-    def flags(self, **known: FlagType) -> Flags:
-        """Refuse all flags but these (underscores stand for hyphens)."""
-        return parse_flags(self.node.flags or (), {name.replace("_", "-"): kind for name, kind in known.items()})
+    def flags(self) -> Flags:
+        """Those that were given. Refuse all but the instruction's own."""
+        return parse_flags(self.node.flags or (), KNOWN.get(self.node.keyword.lower(), {}))
 
     def one(self, name: str) -> str:
         if len(self.args) != 1:
@@ -151,7 +151,7 @@ def _stage(index: int, base: df.From, rest: list[df.Instruction]) -> df.Stage:
 
 
 def _keyword_meant(keyword: str) -> str:
-    match = nearest(keyword.lower(), _RULES)
+    match = nearest(keyword.lower(), RULES)
     if match is None:
         return ""
     return f" (did you mean {match if keyword == keyword.lower() else match.upper()}?)"
@@ -169,7 +169,7 @@ def _from(request: _Request) -> df.From:
             raise MalformedError(message, span=alias)
     elif len(args) != 1:
         raise ValueError("FROM requires either one or three arguments")
-    flags = request.flags(platform=FlagType.STRING)
+    flags = request.flags()
     return df.From(image=args[0], alias=alias, platform=flags.string("platform"), **request.common)
 
 
@@ -209,9 +209,7 @@ def _maintainer(request: _Request) -> df.Maintainer:
 
 
 def _run(request: _Request) -> df.Run:
-    flags = request.flags(
-        mount=FlagType.STRINGS, network=FlagType.STRING, security=FlagType.STRING, device=FlagType.STRINGS
-    )
+    flags = request.flags()
     _check_each(flags.strings("device"), parse_device)
     _check_each(flags.strings("mount"), check_mount)
     network, security = flags.string("network", "default"), flags.string("security", "sandbox")
@@ -256,7 +254,7 @@ def _command_line(request: _Request) -> df.CommandLine:
 
 def _copy(request: _Request) -> df.Copy:
     _need_destination(request, "COPY")
-    flags = request.flags(**_COPY_FLAGS, **{"from": FlagType.STRING}, parents=FlagType.BOOL)
+    flags = request.flags()
     return df.Copy(
         sources=_sources(request, "COPY"),
         source=flags.string("from"),
@@ -271,7 +269,7 @@ def _copy(request: _Request) -> df.Copy:
 
 def _add(request: _Request) -> df.Add:
     _need_destination(request, "ADD")
-    flags = request.flags(**_COPY_FLAGS, checksum=FlagType.STRING, keep_git_dir=FlagType.BOOL, unpack=FlagType.BOOL)
+    flags = request.flags()
     return df.Add(
         sources=_sources(request, "ADD"),
         chown=flags.string("chown"),
@@ -283,14 +281,6 @@ def _add(request: _Request) -> df.Add:
         unpack=flags.optional_switch("unpack"),
         **request.common,
     )
-
-
-_COPY_FLAGS = {
-    "chown": FlagType.STRING,
-    "chmod": FlagType.STRING,
-    "link": FlagType.BOOL,
-    "exclude": FlagType.STRINGS,
-}
 
 
 def _need_destination(request: _Request, name: str) -> None:
@@ -363,8 +353,7 @@ def _healthcheck(request: _Request) -> df.Healthcheck:
         if rest:
             raise ValueError("HEALTHCHECK NONE takes no arguments")
         return df.Healthcheck(test=(kind,), **request.common)
-    names = ("interval", "timeout", "start-period", "start-interval", "retries")
-    flags = request.flags(**dict.fromkeys(names, FlagType.STRING))
+    flags = request.flags()
     if kind != "CMD":
         raise MalformedError(f'unknown type "{kind}" in HEALTHCHECK (try CMD)', span=request.args[0])
     command = request.command(tuple(rest))
@@ -414,7 +403,7 @@ def _on_build(request: _Request) -> df.OnBuild:
     return df.OnBuild(expression=text + "".join(heredocs), **request.common)
 
 
-_RULES: Mapping[str, _Rule] = {
+RULES: Final[Mapping[str, _Rule]] = {
     "add": _add,
     "arg": _arg,
     "cmd": _cmd,
@@ -434,3 +423,4 @@ _RULES: Mapping[str, _Rule] = {
     "volume": _volume,
     "workdir": _workdir,
 }
+"""What makes an instruction of a node, by its keyword in lower case: all the instructions there are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import field
+from typing import Final
 
 from firekiln.dockerfile.suggestions import did_you_mean
 from firekiln.dockerfile.text import MalformedError
@@ -16,6 +17,34 @@ class FlagType(enum.Enum):
     STRING = enum.auto()
     STRINGS = enum.auto()
     """A string that may be given several times."""
+
+
+_FILE_FLAGS: Final = {
+    "chown": FlagType.STRING,
+    "chmod": FlagType.STRING,
+    "link": FlagType.BOOL,
+    "exclude": FlagType.STRINGS,
+}
+
+KNOWN: Final[Mapping[str, Mapping[str, FlagType]]] = {
+    "add": {**_FILE_FLAGS, "checksum": FlagType.STRING, "keep-git-dir": FlagType.BOOL, "unpack": FlagType.BOOL},
+    "copy": {**_FILE_FLAGS, "from": FlagType.STRING, "parents": FlagType.BOOL},
+    "from": {"platform": FlagType.STRING},
+    "healthcheck": {
+        "interval": FlagType.STRING,
+        "timeout": FlagType.STRING,
+        "start-period": FlagType.STRING,
+        "start-interval": FlagType.STRING,
+        "retries": FlagType.STRING,
+    },
+    "run": {
+        "mount": FlagType.STRINGS,
+        "network": FlagType.STRING,
+        "security": FlagType.STRING,
+        "device": FlagType.STRINGS,
+    },
+}
+"""The flags of each instruction, its keyword in lower case. Those that are not here have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
