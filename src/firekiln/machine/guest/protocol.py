@@ -36,6 +36,8 @@ class FrameType(enum.IntEnum):
     PONG = 0x03
     LOG = 0x04
     SHUTDOWN = 0x05
+    FREEZE = 0x06
+    THAW = 0x07
     STARTED = 0x11
     EXITED = 0x12
     FAILED = 0x13
