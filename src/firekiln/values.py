@@ -10,7 +10,6 @@ three times as long to write its slots.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import _FIELD as ORDINARY  # type: ignore[attr-defined] # by it `dataclasses.fields` knows a field
 from dataclasses import MISSING, Field, FrozenInstanceError, field, replace
@@ -62,7 +61,7 @@ def _made(cls: type, *, frozen: bool, eq: bool) -> type:
 def _declared(cls: type) -> _Fields:
     """The fields that the class itself declares, by name. Annotations are text: `from __future__ import …`."""
     made: _Fields = {}
-    for name, kind in inspect.get_annotations(cls).items():
+    for name, kind in cls.__annotations__.items():
         if kind.startswith("ClassVar"):
             continue
         value = vars(cls).get(name, MISSING)

@@ -1,4 +1,4 @@
-"""A machine run and recorded by a process of its own: `python -m firekiln.machine.supervision.supervise`.
+"""A machine run and recorded by a process of its own: `python -m firekiln.machine.supervision`.
 
 It is told the machine's folder, and inherits two descriptors: the machine's lock, which it holds to the end, and a
 socket, its owner's session, on which it says STARTED when the machine's process has started, or FAILED.
@@ -263,7 +263,7 @@ def launch(state: State, record: Record, lock: MachineLock) -> Stream:
     log = state.folder_of(record.id) / "supervisor.log"
     ours, theirs = socket.socketpair()
     try:
-        argv = [sys.executable, "-m", __name__, str(state.folder), record.id, str(lock.fd), str(theirs.fileno())]
+        argv = [sys.executable, "-m", __package__, str(state.folder), record.id, str(lock.fd), str(theirs.fileno())]
         with log.open("wb") as complaints:
             subprocess.run(
                 argv,
@@ -319,7 +319,3 @@ def main(argv: list[str]) -> None:
     state = State(Path(folder))
     record = Record(**json.loads((state.folder_of(machine_id) / _RECORD).read_bytes()))
     supervise(state, record, MachineLock(int(lock_fd)), socket.socket(fileno=int(owner_fd)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

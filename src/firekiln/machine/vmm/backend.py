@@ -103,6 +103,15 @@ def spawn(
         raise missing(argv[0], hint) from error
 
 
+def found_program(program: str) -> str | None:
+    """As `shutil.which`, which every supervisor would load bzip2 and LZMA with."""
+    for folder in os.get_exec_path():
+        path = os.path.join(folder, program)  # noqa: PTH118 - a str
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 - a str
+            return path
+    return None
+
+
 def program_identity(path: str | None, program: str, *, hint: str = QEMU_HINT) -> str:
     """A program file's identity, without the cost of running it: its place, size and time of installation."""
     if path is None:

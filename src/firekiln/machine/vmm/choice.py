@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from firekiln.errors import MachineError, UsageError
-from firekiln.machine.vmm.backend import Vmm
+from firekiln.machine.vmm.backend import Vmm, found_program
 from firekiln.machine.vmm.boards import board_of
 from firekiln.machine.vmm.hostfacts import HostFacts
 from firekiln.machine.vmm.qemu import GUEST_MODULES
@@ -31,8 +30,8 @@ def choose_name(wanted: Wanted, architecture: str) -> VmmName:
     """The VMM for a new machine. `auto` is QEMU, which has a network for every user; Firecracker where only that is."""
     if wanted != "auto":
         return wanted
-    absent = shutil.which(board_of(architecture).program) is None
-    return "firecracker" if absent and shutil.which("firecracker") else "qemu"
+    absent = found_program(board_of(architecture).program) is None
+    return "firecracker" if absent and found_program("firecracker") else "qemu"
 
 
 def fitted(name: VmmName, spec: MachineSpec, document: MachineDocument) -> MachineDocument:
@@ -93,7 +92,7 @@ def _jailing(folder: Path) -> Jailing | None:
     jail = jailer.Jail(
         id=folder.name,
         base=folder.parent.parent / _JAILS,
-        executable=Path(os.path.realpath(shutil.which(PROGRAM) or PROGRAM)),
+        executable=Path(os.path.realpath(found_program(PROGRAM) or PROGRAM)),
         uid=uid,
         gid=uid,
         unified=unified,
@@ -104,6 +103,8 @@ def _jailing(folder: Path) -> Jailing | None:
 def clear_jail(root: Path, machine_id: str) -> None:
     """Remove what is left of a machine's jail in the store at `root`, where its supervisor was killed."""
     if os.geteuid() == 0:
+        import shutil  # noqa: PLC0415 - as above
+
         for left in (root / _JAILS).glob(f"*/{machine_id}"):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import field
 
 from firekiln.machine.guest.channel import SerialPort
-from firekiln.machine.vmm.backend import Guest, program_identity, spawn
+from firekiln.machine.vmm.backend import Guest, found_program, program_identity, spawn
 from firekiln.machine.vmm.boards import MICROVM, Board, board_of
 from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
 from firekiln.values import dataclass
@@ -61,7 +60,7 @@ class Qemu:
 
 def identity(board: Board = MICROVM) -> str:
     """Which QEMU is installed. MissingProgramError where none is."""
-    return program_identity(shutil.which(board.program), board.program, hint=board.hint)
+    return program_identity(found_program(board.program), board.program, hint=board.hint)
 
 
 def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None, channel_fd: int) -> list[str]:
