@@ -18,10 +18,10 @@ def expression(text: str) -> str:
 def _expression(text: str) -> str:
     """Thousands of packages have dozens of licences."""
     try:
-        found = _licensing().validate(text)
-    except RecursionError:  # brackets within brackets
+        parsed = _licensing().parse(text, validate=True, strict=True)
+    except Exception:  # noqa: BLE001 - what it takes for a mistake it says with errors of its own, IndexError and others
         return ""
-    normal = str(found.normalized_expression or "") if not found.errors else ""
+    normal = str(parsed) if parsed is not None else ""
     return normal if "LicenseRef-" not in normal else ""  # of lists that are not SPDX's
 
 
