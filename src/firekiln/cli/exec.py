@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import click
 from firekiln.cli import terminal
 from firekiln.cli.flags import from_host, read_env_file
 from firekiln.cli.machines import each, machine_state
+from firekiln.cli.quick import PROXIED
 from firekiln.errors import FirekilnError, MachineError, UsageError
 from firekiln.machine.machine import Machine, not_running
 from firekiln.machine.supervision.state import State
 from firekiln.machine.supervision.stream import Stream
 
-_PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _RUNS = ("running", "restarting")
 
 
@@ -62,7 +61,7 @@ def exec_(  # noqa: PLR0917 - click passes them by keyword
         tty=terminal.size() if tty else None,
     )
     with stream:
-        ctx.exit(_leave(stream) if detach else terminal.end(terminal.talk(stream, streams, signals=_PROXIED)))
+        ctx.exit(_leave(stream) if detach else terminal.end(terminal.talk(stream, streams, signals=PROXIED)))
 
 
 @click.command
@@ -78,7 +77,7 @@ def attach(ctx: click.Context, detach_keys: str | None, no_stdin: bool, sig_prox
     stdin = settings.open_stdin and not no_stdin
     streams = terminal.streams(stdin=stdin, terminal=settings.tty, keys=detach_keys)
     with found.attach() as stream:
-        ctx.exit(terminal.end(terminal.talk(stream, streams, signals=_PROXIED if sig_proxy else ())))
+        ctx.exit(terminal.end(terminal.talk(stream, streams, signals=PROXIED if sig_proxy else ())))
 
 
 @click.command
@@ -103,7 +102,7 @@ def start(
     stream = found.start_attached() or found.attach()
     with stream:
         try:
-            outcome = terminal.talk(stream, streams, signals=_PROXIED)
+            outcome = terminal.talk(stream, streams, signals=PROXIED)
             if outcome == "detached":
                 stream.detach()
         except MachineError as error:

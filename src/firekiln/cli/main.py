@@ -36,6 +36,11 @@ def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-v"]):
         sys.stdout.write(f"firekiln {__version__}\n")
         return 0
+    if "exec" in arguments[:3:2]:
+        from firekiln.cli.quick import run_exec  # noqa: PLC0415 - see the module's docstring
+
+        if (status := run_exec(arguments)) is not None:
+            return status
     gc.set_threshold(50_000)  # importing makes much and drops nothing: looking for garbage at 700 objects takes 4 ms
     from firekiln.cli.command import run  # noqa: PLC0415 - see the module's docstring
 

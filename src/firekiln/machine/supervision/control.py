@@ -12,12 +12,15 @@ import selectors
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from firekiln.errors import MachineError
 from firekiln.machine.supervision.unixsocket import socket_address
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
 
 NAME = "control"
 LINE_LIMIT = 1 << 16
@@ -130,7 +133,7 @@ class Server:
         del self._received[client]
 
 
-def ask(folder: Path, request: Message, *, timeout: float | None = None) -> Message | None:
+def ask(folder: str | os.PathLike[str], request: Message, *, timeout: float | None = None) -> Message | None:
     """Send a request and wait for the answer. None where no supervisor is there, or it went without an answer.
 
     MachineError where it takes longer than `timeout` seconds.
@@ -150,7 +153,7 @@ def ask(folder: Path, request: Message, *, timeout: float | None = None) -> Mess
     return _decode(line) if line else None
 
 
-def connect(folder: Path, request: Message) -> socket.socket | None:
+def connect(folder: str | os.PathLike[str], request: Message) -> socket.socket | None:
     """The connection on which a request has been made; it blocks. None where no supervisor is there. MachineError."""
     line = _encode(request)
     if len(line) > LINE_LIMIT:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from firekiln.errors import MachineError
 from firekiln.machine.guest.protocol import PAYLOAD_LIMIT, STDIN_WINDOW, Decoder, Frame, FrameType, parse_control
 from firekiln.machine.guest.protocol import control as control_frame
 from firekiln.machine.supervision import control
+
+if TYPE_CHECKING:
+    import os
 
 _READ = 1 << 18
 
@@ -24,7 +26,7 @@ class Stream:
         self.stdin_room = STDIN_WINDOW
 
     @classmethod
-    def open(cls, folder: Path, request: control.Message) -> Self | None:
+    def open(cls, folder: str | os.PathLike[str], request: control.Message) -> Self | None:
         """A stream of what is asked of a machine's supervisor. None where none is there."""
         connection = control.connect(folder, request)
         return cls(connection) if connection is not None else None

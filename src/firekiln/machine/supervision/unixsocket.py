@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 @contextmanager
-def socket_address(folder: Path, name: str) -> Iterator[str]:
+def socket_address(folder: str | os.PathLike[str], name: str) -> Iterator[str]:
     """What to bind or connect to for the socket `name` in `folder`, however long that path is.
 
     An address holds 107 bytes (unix(7): `sun_path`), so the folder is named through a descriptor of it. OSError where
