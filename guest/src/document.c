@@ -109,10 +109,11 @@ static int read_channel(const struct json *channel, struct machine *machine, str
 	return refuse(failure, "a channel of unknown type");
 }
 
-static int read_network(const struct json *network, struct machine *machine, struct failure *failure)
+int document_network(const struct json *network, struct machine *machine, struct failure *failure)
 {
 	const struct json *interfaces = array(network, "interfaces");
 
+	machine->interface_count = 0;
 	for (const struct json *item = interfaces ? interfaces->first : NULL; item; item = item->next) {
 		struct interface *interface = &machine->interfaces[machine->interface_count];
 
@@ -122,6 +123,7 @@ static int read_network(const struct json *network, struct machine *machine, str
 		interface->address = json_string(item, "address", NULL);
 		interface->netmask = json_string(item, "netmask", NULL);
 		interface->gateway = json_string(item, "gateway", NULL);
+		interface->mac = json_string(item, "mac", NULL);
 		interface->mtu = (int)json_integer(item, "mtu", 68, 65535, 0);
 		if (!interface->address || !interface->netmask)
 			return refuse(failure, "an interface without address and netmask");
@@ -351,7 +353,7 @@ int document_parse(char *text, size_t length, struct machine *machine, struct fa
 	machine->handshake_ms = json_integer(document, "handshake_ms", 0, 60000, 100);
 	if (read_channel(json_get(document, "channel"), machine, failure) ||
 	    read_root(json_get(document, "root"), machine, failure) ||
-	    read_network(json_get(document, "network"), machine, failure) ||
+	    document_network(json_get(document, "network"), machine, failure) ||
 	    read_options(document, machine, failure))
 		return -1;
 	return read_process(json_get(document, "process"), &machine->process, failure);

@@ -27,6 +27,7 @@ struct channel_config {
 
 struct interface {
 	const char *name, *address, *netmask, *gateway; /* gateway may be NULL */
+	const char *mac;				 /* NULL: the device's own */
 	int mtu;					 /* 0: the device's own */
 };
 
@@ -113,6 +114,9 @@ extern const struct channel_config default_channel, console_channel;
 
 /* Read `text` of `length` bytes (overwritten, kept for ever) into `machine`. 0, or -1 and `failure`. */
 int document_parse(char *text, size_t length, struct machine *machine, struct failure *failure);
+
+/* Read a document's `network` in place of what `machine` has. 0, or -1 and `failure`. */
+int document_network(const struct json *network, struct machine *machine, struct failure *failure);
 
 /* What a host's EXEC says, in `fields`, of a process beside the document's, `base`. The words belong to `fields`, the
  * arrays to the caller, who frees argv and env. 0, or -1 and `failure`. */

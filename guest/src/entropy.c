@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "hex.h"
 #include "log.h"
 
 #define MOST 512
@@ -20,20 +21,13 @@ struct pool_info {
 #define ADD_ENTROPY _IOW('R', 0x03, int[2])
 #define RESEED _IO('R', 0x07)
 
-static int digit(char c)
-{
-	const char *digits = "0123456789abcdef", *found = c ? strchr(digits, c | 0x20) : NULL;
-
-	return found ? (int)(found - digits) : -1;
-}
-
 void entropy_credit(const char *hex)
 {
 	struct pool_info pool = { .size = 0 };
 	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
 
-	while (pool.size < MOST && digit(hex[0]) >= 0 && digit(hex[1]) >= 0) {
-		pool.bytes[pool.size++] = (unsigned char)(digit(hex[0]) << 4 | digit(hex[1]));
+	while (pool.size < MOST && hex_digit(hex[0]) >= 0 && hex_digit(hex[1]) >= 0) {
+		pool.bytes[pool.size++] = (unsigned char)(hex_digit(hex[0]) << 4 | hex_digit(hex[1]));
 		hex += 2;
 	}
 	pool.entropy_count = 8 * pool.size;

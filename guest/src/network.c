@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <net/route.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,6 +12,7 @@
 
 #include "file.h"
 #include "format.h"
+#include "hex.h"
 
 static bool to_address(const char *text, struct sockaddr *address)
 {
@@ -30,12 +32,34 @@ static int set_up(int fd, struct ifreq *request)
 	return ioctl(fd, SIOCSIFFLAGS, request);
 }
 
+/* Another address than the device's own, as one that runs gets it: who knows the old one must hear of it. */
+static int set_mac(int fd, struct ifreq *request, const char *mac)
+{
+	char path[96];
+
+	request->ifr_hwaddr.sa_family = ARPHRD_ETHER;
+	for (int i = 0; i < 6; i++, mac += 3) {
+		int high = hex_digit(mac[0]), low = high < 0 ? -1 : hex_digit(mac[1]);
+
+		if (low < 0 || mac[2] != (i < 5 ? ':' : '\0')) {
+			errno = EINVAL;
+			return -1;
+		}
+		request->ifr_hwaddr.sa_data[i] = (char)(high << 4 | low);
+	}
+	format_text(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/arp_notify", request->ifr_name);
+	file_set(path, "1");
+	return ioctl(fd, SIOCSIFHWADDR, request);
+}
+
 static int configure(int fd, const struct interface *interface, struct failure *failure)
 {
 	struct ifreq request = { 0 };
 	struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
 
 	format_text(request.ifr_name, sizeof request.ifr_name, "%s", interface->name);
+	if (interface->mac && set_mac(fd, &request, interface->mac))
+		return fail(failure, "network", errno, "%s: address %s", interface->name, interface->mac);
 	if (interface->mtu) {
 		request.ifr_mtu = interface->mtu;
 		if (ioctl(fd, SIOCSIFMTU, &request))

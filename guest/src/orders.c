@@ -11,6 +11,7 @@
 #include "json.h"
 #include "log.h"
 #include "service.h"
+#include "snapshot.h"
 #include "statistics.h"
 
 #define DEFAULT_STOP_MS 10000
@@ -169,6 +170,12 @@ void orders_take(void *context, const struct frame *frame)
 	case FRAME_CLOSE:
 		if (task && task->number != PROCESS_MAIN)
 			task_hang_up(task, service->channel);
+		break;
+	case FRAME_FREEZE:
+		snapshot_freeze(service);
+		break;
+	case FRAME_THAW:
+		snapshot_thaw(service, frame);
 		break;
 	default:
 		if (frame->type < FRAME_STDIN || frame->type >= FRAME_READ)

@@ -300,7 +300,7 @@ static bool others_remain(const struct service *service)
 }
 
 /* A host that has gone takes its clients along. */
-static void forget_host(struct service *service)
+void service_forget_host(struct service *service)
 {
 	for (size_t i = 1; i < MAX_TASKS; i++) {
 		struct task *task = &service->tasks[i];
@@ -319,7 +319,7 @@ static void settle(struct service *service)
 	long long now = clock_ms();
 
 	if (service->had_host && !service->channel->attached)
-		forget_host(service);
+		service_forget_host(service);
 	service->had_host = service->channel->attached;
 	for (size_t i = 0; i < MAX_TASKS; i++) {
 		struct task *other = &service->tasks[i];
@@ -349,6 +349,8 @@ static long long next_deadline(const struct service *service, long long deadline
 {
 	long long health = health_deadline(&service->health), now = clock_ms();
 
+	if (service->frozen && service->channel->attached)
+		return NEVER;
 	if (service->foreign && deadline > service->foreign->give_up_at)
 		deadline = service->foreign->give_up_at;
 	if (service->foreign && service->foreign->exited && deadline > service->foreign->drain_until)
@@ -381,6 +383,8 @@ static size_t gather(struct service *service, struct pollfd *fds)
 	fds[0] = (struct pollfd){ .fd = service->signals, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = service->channel->attached ? service->channel->fd : -1,
 				  .events = channel_events(service->channel) };
+	if (service->frozen)
+		return 2;
 	health_poll(&service->health, fds + 2);
 	for (size_t i = 2 + HEALTH_FDS; !service->foreign && i < FIRST_FDS; i++)
 		fds[i].fd = -1;
@@ -405,37 +409,49 @@ static void tell_main_started(struct service *service)
 		health_begin(&service->health, service->machine);
 }
 
+/* What came from others than the host and the kernel. */
+static void serve(struct service *service, const struct pollfd *fds)
+{
+	size_t used = FIRST_FDS;
+
+	for (size_t i = 0; i < MAX_TASKS; i++) {
+		if (service->tasks[i].number == PROCESS_NONE)
+			continue;
+		task_serve(&service->tasks[i], service->channel, fds + used);
+		if (i > 0)
+			task_tell_start(&service->tasks[i], service->channel, 0);
+		else if (!service->foreign)
+			tell_main_started(service);
+		used += TASK_FDS;
+	}
+	if (service->foreign)
+		foreign_serve(service->foreign, fds + 2 + HEALTH_FDS, service->channel);
+}
+
 /* One round: wait for something to happen, at most until `deadline`, and deal with it. */
 static void step(struct service *service, long long deadline)
 {
 	static struct pollfd fds[MAX_FDS];
 	struct channel *channel = service->channel;
-	size_t count = gather(service, fds), used = FIRST_FDS;
+	size_t count = gather(service, fds);
+	bool frozen = service->frozen;
 	long long wait;
 
 	deadline = next_deadline(service, deadline);
 	wait = deadline == NEVER ? -1 : deadline - clock_ms();
 	if (poll(fds, count, deadline == NEVER ? -1 : wait < 0 ? 0 : wait > INT_MAX ? INT_MAX : (int)wait) < 0)
 		return;
-	for (size_t i = 0; i < MAX_TASKS; i++) {
-		if (service->tasks[i].number == PROCESS_NONE)
-			continue;
-		task_serve(&service->tasks[i], channel, fds + used);
-		if (i > 0)
-			task_tell_start(&service->tasks[i], channel, 0);
-		else if (!service->foreign)
-			tell_main_started(service);
-		used += TASK_FDS;
-	}
-	if (service->foreign)
-		foreign_serve(service->foreign, fds + 2 + HEALTH_FDS, channel);
+	if (!frozen)
+		serve(service, fds);
 	if (fds[0].revents)
 		take_signals(service);
-	health_step(&service->health, fds + 2, channel); /* behind the reaping of its check */
+	if (!frozen)
+		health_step(&service->health, fds + 2, channel); /* behind the reaping of its check */
 	if (fds[1].revents)
 		channel_serve(channel, fds[1].revents, orders_take, service);
 	channel_attach(channel);
-	settle(service);
+	if (!service->frozen)
+		settle(service);
 	channel_flush(channel);
 }
 

@@ -21,6 +21,7 @@ struct service {
 	struct channel *channel;
 	int signals;
 	bool greeted;	   /* the host's HELLO came */
+	bool frozen;	   /* until THAW */
 	bool acknowledged; /* its SHUTDOWN came after our last word */
 	bool had_host;
 	bool stopping;	   /* it is not to start again */
@@ -56,6 +57,9 @@ void service_signal(struct service *service, struct task *task, int number, long
 
 /* The process isn't to start again. */
 void service_forbid_restart(struct service *service);
+
+/* Whoever had other processes started than the first is gone. */
+void service_forget_host(struct service *service);
 
 /* End everything. */
 void service_kill_all(struct service *service);

@@ -13,6 +13,7 @@
 #include "decimal.h"
 #include "file.h"
 #include "format.h"
+#include "hex.h"
 #include "protocol.h"
 #include "text.h"
 #include "users.h"
@@ -180,6 +181,43 @@ static void put_block(struct text *text)
 	free(info);
 }
 
+#define PORTS 64
+
+/* The ports of `path`, as of /proc/net/tcp, that somebody listens on, added to the `count` first of `ports`. */
+static size_t add_listening(const char *path, unsigned ports[PORTS], size_t count)
+{
+	char *info = read_proc(path), *rest = info, *line;
+
+	while (rest && (line = strsep(&rest, "\n"))) { /* "  0: 0100007F:1F90 00000000:0000 0A …" */
+		char *word = strchr(line, ':'), *colon = word ? strchr(word + 1, ':') : NULL;
+		char *state = colon ? strchr(colon + 1, ':') : NULL;
+		unsigned port = 0;
+		size_t known = 0;
+
+		if (!state || strncmp(state + 5, " 0A ", 4))
+			continue;
+		for (int i = 1; i <= 4; i++)
+			port = port << 4 | (unsigned)hex_digit(colon[i]);
+		while (known < count && ports[known] != port)
+			known++;
+		if (known == count && count < PORTS)
+			ports[count++] = port & 0xffff;
+	}
+	free(info);
+	return count;
+}
+
+static void put_listening(struct text *text)
+{
+	unsigned ports[PORTS];
+	size_t count = add_listening("/proc/net/tcp6", ports, add_listening("/proc/net/tcp", ports, 0));
+
+	text_printf(text, ",\"listening\":[");
+	for (size_t i = 0; i < count; i++)
+		text_printf(text, "%s%u", i ? "," : "", ports[i]);
+	text_printf(text, "]");
+}
+
 static void add_threads(void *context, const struct process_state *state)
 {
 	*(long long *)context += state->threads;
@@ -195,6 +233,7 @@ void statistics_send(struct channel *channel)
 	put_cpu(&text);
 	put_network(&text);
 	put_block(&text);
+	put_listening(&text);
 	for_each_process(add_threads, &threads);
 	text_printf(&text, ",\"pids\":%lld}", threads);
 	channel_send(channel, FRAME_STATS, PROCESS_NONE, json, text.length);

@@ -319,6 +319,32 @@ static void nonsense_is_no_obstacle(void)
 	end();
 }
 
+static void a_frozen_machine_is_silent_until_it_is_thawed(void)
+{
+	struct pollfd readable = { .events = POLLIN };
+
+	begin(document("[\"false\"]", ",\"restart\":{\"policy\":\"always\"}"));
+	greet();
+	expect(FRAME_EXITED, 1); /* and will start again */
+	order(FRAME_FREEZE, 0, "{}");
+	expect(FRAME_FREEZE, 0);
+	contains("\"frozen\":false,\"message\":\"the machine's process does not run\"");
+	end();
+
+	begin(document("[\"sh\",\"-c\",\"while :; do echo tick; done\"]", ""));
+	greet();
+	expect(FRAME_STARTED, 1);
+	order(FRAME_FREEZE, 0, "{}");
+	expect(FRAME_FREEZE, 0);
+	contains("{\"frozen\":true}");
+	readable.fd = host;
+	CHECK(poll(&readable, 1, 200) == 0);
+	order(FRAME_THAW, 0, "{\"clone\":{\"hostname\":\"other\"}}");
+	expect(FRAME_THAW, 0);
+	expect(FRAME_STDOUT, 1);
+	end();
+}
+
 int main(void)
 {
 	if (getuid() != 0)
@@ -331,5 +357,6 @@ int main(void)
 	a_check_tells_of_health();
 	the_host_asks_for_figures_and_files();
 	nonsense_is_no_obstacle();
+	a_frozen_machine_is_silent_until_it_is_thawed();
 	return 0;
 }
