@@ -45,7 +45,9 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # i
 _INPUT: Final = 128 << 10
 """Compressed bytes read at a time: what is decompressed of them stays in the processor's cache."""
 _BEHIND: Final = 8
-"""Pieces, of CHUNK at most, that wait to be written."""
+"""Pieces that wait to be written."""
+_PIECE: Final = 256 << 10
+"""Plain bytes at a time: with several layers at once larger ones take tens of megabytes, and are no faster."""
 MAX_RATIO: Final = 250
 """Layers are decompressed to 2 to 10 times their size; a disk image with much room in it may be 1000 times as large."""
 UNSUSPECTED: Final = 16 << 30
@@ -152,7 +154,7 @@ def _bounded(source: Readable, bounds: _Bounds, name: str) -> Iterator[bytes]:
     counted = _Counted(source)
     stream = Decompressed(counted, name=name)
     size = 0
-    while data := stream.read(CHUNK):
+    while data := stream.read(_PIECE):
         yield data
         size += len(data)
         if size > bounds.limit:

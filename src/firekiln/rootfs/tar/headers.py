@@ -20,7 +20,7 @@ BLOCK: Final = 512
 MAX_SPECIAL: Final = 1 << 20
 """Bytes of one extended header or long name: Go's maxSpecialFileSize."""
 _MAX_RUNS: Final = 1 << 20
-_WINDOW: Final = 64 << 20
+_WINDOW: Final = 8 << 20
 
 REGULAR: Final = frozenset(b"0\x007")
 LINK: Final = ord("1")
