@@ -17,10 +17,10 @@ TYPE_CHECKING = False  # typing's, which takes 5 ms to import; type checkers kno
 if TYPE_CHECKING:
     from typing import Any
 
-    from firekiln.api import BuildResult, build, export, pull, push, run
+    from firekiln.api import BuildResult, build, export, pull, push, run, sbom
     from firekiln.errors import FirekilnError
 
-__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "export", "pull", "push", "run"]
+__all__ = ["BuildResult", "FirekilnError", "__version__", "build", "export", "pull", "push", "run", "sbom"]
 
 
 class _Callable(ModuleType):

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from firekiln.build.bootstrap import bootstrap
+from firekiln.build.sbom import scan
 from firekiln.errors import BuildError, MissingProgramError
 from firekiln.oci.platform import Platform
 from firekiln.rootfs import erofs
@@ -33,6 +34,8 @@ def test_a_slim_base_is_small_clean_and_runs_apt(tmp_path):
     with bootstrap("debian:bookworm-slim", Platform.host(), tmp_path, lines.append) as (tree, image):
         erofs.write(tree, layer)
         paths = {path for path, _ in walk(tree)}
+        listed = scan(tree)
+    assert (listed.system.identifier, listed.system.version, listed.unread) == ("debian", "12", ())
     assert image.config.cmd == ("bash",)
     assert any("bookworm" in line for line in lines)
     assert not any(path.startswith((b"dev/", b"usr/share/man/", b"var/lib/apt/lists/")) for path in paths)
@@ -40,14 +43,19 @@ def test_a_slim_base_is_small_clean_and_runs_apt(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["layer"]
     fsck = subprocess.run(["fsck.erofs", str(layer)], capture_output=True, text=True, check=False)
     assert fsck.returncode == 0, fsck.stdout + fsck.stderr
-    line = "apt-get update -qq && apt-get install -y -qq --no-install-recommends netbase >/dev/null && ls /etc/services"
+    listing = "dpkg-query -W -f '=${Package} ${Version}\\n'"
+    install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends netbase >/dev/null"
+    line = f"{listing} && {install} && ls /etc/services"
     step = Step(layers=(layer,), args=("/bin/sh", "-c", line), env=(), cwd="/")
     written = []
     with (
         NamespaceRunner(tmp_path) as runner,
         runner.run(step, output=lambda _, data: written.append(data), cancel=threading.Event()) as outcome,
     ):
-        assert outcome.status == 0, b"".join(written).decode()
+        said = b"".join(written).decode()
+        assert outcome.status == 0, said
+        installed = [row[1:] for row in said.splitlines() if row.startswith("=")]
+        assert sorted(f"{package.name} {package.version}" for package in listed.packages) == sorted(installed)
         changed = {path for path, _ in walk(outcome.diff)}
     assert b"etc/services" in changed
     assert b"etc/hosts" not in changed

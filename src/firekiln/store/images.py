@@ -148,7 +148,12 @@ class Images:
         statements = {
             ANNOTATION_ATTESTATION + kind: self._blobs.put(data).digest for kind, data in attest(blob.digest).items()
         }
-        index = self._catalog.change(lambda index: _attested(_named(index, described, names), blob.digest, statements))
+
+        def change(index: Index) -> Index:
+            known = _said(index, blob.digest)  # of what is named anew too
+            return _attested(_named(index, described, names), blob.digest, {**known, **statements})
+
+        index = self._catalog.change(change)
         failpoint.reached("image-named")
         return self._load(index, blob.digest)
 
@@ -288,6 +293,16 @@ def _attestations(item: Descriptor) -> dict[str, str]:
         name.removeprefix(ANNOTATION_ATTESTATION): value
         for name, value in item.annotations.items()
         if name.startswith(ANNOTATION_ATTESTATION)
+    }
+
+
+def _said(index: Index, digest: str) -> dict[str, str]:
+    """The annotations for statements at any entry of an image."""
+    return {
+        ANNOTATION_ATTESTATION + kind: value
+        for item in index.manifests
+        if item.digest == digest
+        for kind, value in _attestations(item).items()
     }
 
 
