@@ -225,15 +225,16 @@ if sys.argv[1] == "connect":
 """
 
 
-def started(tmp_path, made):
+def started(tmp_path, made, shell=("sh",), pause=1):
     """The script that runs the application, its agent a stub that notes what it is told."""
     log, agent, pidfile = tmp_path / "log", tmp_path / "agent", tmp_path / "pid"
     agent.write_text(STUB.format(python=sys.executable, log=str(log)))
     agent.chmod(0o755)
     text = runner(made).replace(AGENT, str(agent)).replace("/run/firekiln-app.pid", str(pidfile))
+    text = text.replace("pause=1\n", f"pause={pause}\n")  # seconds until the next start
     script = tmp_path / "runner"
     script.write_bytes(text.encode("utf-8", "surrogateescape"))
-    return subprocess.Popen(["sh", script], stderr=subprocess.PIPE), log
+    return subprocess.Popen([*shell, script], stderr=subprocess.PIPE), log
 
 
 def exits(log):
@@ -278,6 +279,47 @@ def test_the_script_stops_by_the_stop_signal_and_then_by_force(tmp_path):
     assert process.wait(30) == 0
     assert notes.read_text() == "up\ngot\n"
     assert exits(log) == ["exited 137"]
+
+
+def await_line(notes, line):
+    deadline = time.monotonic() + 30
+    while not (notes.exists() and line in notes.read_text().splitlines()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert line in notes.read_text().splitlines()
+
+
+QUICK = """
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(3))
+with open(sys.argv[1], "w") as notes:
+    print("up", file=notes)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("shell", [("dash",), ("busybox", "sh"), ("bash", "--posix")], ids=lambda words: words[0])
+def test_an_end_quicker_than_the_shell_is_told_with_its_own_status(shell, tmp_path):
+    if not shutil.which(shell[0]):
+        pytest.skip(f"needs {shell[0]}")
+    for number in range(5):  # a shell that gets it wrong does so in most
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        notes = folder / "notes"
+        made = host(sys.executable, "-S", "-c", QUICK, str(notes), restart="no", stop_signal=signal.SIGUSR1)
+        process, log = started(folder, made, shell)
+        await_line(notes, "up")
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert exits(log) == ["exited 3"]
+
+
+def test_the_script_is_stopped_also_while_it_waits_for_the_next_start(tmp_path):
+    process, log = started(tmp_path, host("sh", "-c", "exit 3", restart="always"), pause=600)
+    await_line(log, "exited 3")
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert exits(log) == ["exited 3"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -136,19 +136,20 @@ def runner(service: Service) -> str:
     process = service.process
     words = (*limit_words(service), *privilege_words(service), service.env or "env", "-i", *environment(service))
     command = " ".join(shell_quoted(word) for word in (*words, AGENT, "connect", *process.argv))
-    killer = (
-        "" if service.stop_timeout is None else f'(sleep {service.stop_timeout:g}; kill -s KILL "$app") 2>/dev/null &'
-    )
+    killer = ":"
+    if service.stop_timeout is not None:
+        wait = f"trap 'kill $!; exit' TERM; sleep {service.stop_timeout:g} & wait $!"
+        killer = f'({wait}; kill -s KILL "$app") 2>/dev/null & killer=$!'
     return f"""\
 #!/bin/sh
 # Written by firekiln at each start. Runs the application, again where its restart policy says so; tells of each end.
-app= stopping= tries=0 pause=1
+app= killer= stopping= caught= tries=0 pause=1
 
 stop() {{
-	stopping=1
-	[ -n "$app" ] || exit 0
+	stopping=1 caught=1
+	[ -n "$app" ] || return 0
 	kill -{process.stop_signal} "$app" 2>/dev/null
-	{killer or ":"}
+	{killer}
 }}
 
 run() {{
@@ -160,22 +161,27 @@ trap stop TERM INT
 trap '' HUP
 echo $$ >{_PIDFILE}
 {_made_cwd(service)}
-while :; do
+while [ -z "$stopping" ]; do
 	began=$(date +%s)
 	run </dev/null &
 	app=$!
-	wait "$app"
-	status=$?
-	# A signal ends `wait` before the application has ended.
-	while kill -0 "$app" 2>/dev/null; do
+	[ -z "$stopping" ] || stop # the signal was quicker than that number
+	while :; do
+		caught=
 		wait "$app"
 		status=$?
+		# What a signal ends `wait` with (143, 130) is not the application's status, which is to be had once more.
+		case $caught$status in 1143 | 1130) ;; *) break ;; esac
 	done
 	app=
-	{AGENT} exited "$status"
+	[ -z "$killer" ] || kill "$killer" 2>/dev/null
+	# An init that ends all processes is not to keep the agent from hearing of it.
+	(trap '' TERM INT && exec {AGENT} exited "$status")
 	[ -z "$stopping" ] && {_again(service.restart)} || break
 	[ $(($(date +%s) - began)) -lt 10 ] || pause=1
-	sleep "$pause"
+	sleep "$pause" &
+	wait $! # for a `sleep` by itself a shell keeps signals waiting
+	[ -z "$stopping" ] || kill $! 2>/dev/null
 	pause=$((pause * 2 < 60 ? pause * 2 : 60))
 done
 rm -f {_PIDFILE}
