@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from firekiln.errors import MissingProgramError
+from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.guest.channel import Channel
 from firekiln.machine.vmm.spec import MachineSpec
 from firekiln.values import dataclass
@@ -40,6 +40,21 @@ class Vmm(Protocol):
         """Start the guest. It dies with the thread that calls this."""
         ...
 
+    def restore(self, spec: MachineSpec, saved: Saved) -> Guest:
+        """The guest as it was when it was saved, its processors stopped until `resume`. It dies as one of `launch`.
+
+        `spec` must be of the same devices. MachineError where it can't be.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A guest's memory, and the state of its devices. Neither file is changed by those who start from it."""
+
+    memory: Path
+    state: Path
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
@@ -53,6 +68,15 @@ class Guest:
     complaints: IO[bytes]
     channel: socket.socket
     is_listening: bool = False
+
+    def save(self, state: Path) -> int:
+        """Stop the processors, and write the devices' state to a new file; a descriptor of the guest's memory, which
+        stays ours. MachineError where it can't be saved; then the processors may be stopped all the same.
+        """
+        raise MachineError(f"this machine cannot be saved: {state}", hint="run it by QEMU (--vmm qemu)")
+
+    def resume(self) -> None:
+        """Let the processors go on."""
 
     def __enter__(self) -> Self:
         return self

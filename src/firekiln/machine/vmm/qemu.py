@@ -9,13 +9,20 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import field
+from pathlib import Path
+from types import TracebackType
 
+from firekiln.errors import MachineError
 from firekiln.machine.guest.channel import SerialPort
-from firekiln.machine.vmm.backend import Guest, found_program, program_identity, spawn
+from firekiln.machine.vmm.backend import Guest, Saved, found_program, program_identity, spawn
 from firekiln.machine.vmm.boards import MICROVM, Board, board_of
+from firekiln.machine.vmm.monitor import Monitor
 from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
+from firekiln.store.durable import store_errors
 from firekiln.values import dataclass
 
 BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
@@ -25,6 +32,8 @@ SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resou
 
 GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng overlay erofs ext4".split()
 """What its guests need of the kernel; what the kernel has built in is not among its modules."""
+
+_FAREWELL = 2.0
 
 _WORDS = ("panic=-1", "net.ifnames=0", "cryptomgr.notests")
 COMMAND_LINE = (f"console={MICROVM.console}", "quiet", *MICROVM.restart, *_WORDS)
@@ -45,17 +54,125 @@ class Qemu:
         return identity(self.board)
 
     def launch(self, spec: MachineSpec) -> Guest:
-        host, guest = socket.socketpair()
-        with guest:
-            argv = qemu_argv(spec, accelerator=self.accelerator, tsc_khz=self.tsc_khz, channel_fd=guest.fileno())
+        with ExitStack() as undo:
+            # Shared with this process, which can so copy what the guest has in it. Pages come into being when touched.
+            memory = os.memfd_create("firekiln-memory", os.MFD_CLOEXEC)
+            undo.callback(os.close, memory)
+            os.ftruncate(memory, _size(spec))
+            guest = self._spawn(spec, undo, Memory(path=f"/proc/self/fd/{memory}", shared=True), fds=(memory,))
+            undo.pop_all()
+            return guest
+
+    def restore(self, spec: MachineSpec, saved: Saved) -> Guest:
+        with ExitStack() as undo:
+            with store_errors(saved.state, "cannot read"):
+                state = os.open(saved.state, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, state)
+            # Each guest has pages of its own once it writes to them; what none does, all have from the page cache.
+            guest = self._spawn(spec, undo, Memory(path=str(saved.memory), shared=False), restored=True)
             try:
-                process = spawn(argv, pass_fds=[guest.fileno()], hint=board_of(spec.architecture).hint)
-            except BaseException:
-                host.close()
-                raise
+                guest.monitor.load(state)
+            except MachineError as error:
+                said = guest.last_words()
+                raise MachineError(f"{error.message}: {said}" if said else error.message, hint=error.hint) from error
+            os.close(state)
+            undo.pop_all()
+            return guest
+
+    def _spawn(
+        self,
+        spec: MachineSpec,
+        undo: ExitStack,
+        memory: Memory,
+        *,
+        fds: Sequence[int] = (),
+        restored: bool = False,
+    ) -> QemuGuest:
+        channel, theirs = socket.socketpair()
+        undo.callback(channel.close)
+        connection, monitor = socket.socketpair()
+        undo.callback(connection.close)
+        with theirs, monitor:
+            argv = qemu_argv(
+                spec,
+                accelerator=self.accelerator,
+                tsc_khz=self.tsc_khz,
+                channel_fd=theirs.fileno(),
+                monitor_fd=monitor.fileno(),
+                memory=memory,
+                restored=restored,
+            )
+            inherited = [theirs.fileno(), monitor.fileno(), *fds]
+            process = spawn(argv, pass_fds=inherited, hint=board_of(spec.architecture).hint)
         assert process.stdout is not None
         assert process.stderr is not None
-        return Guest(process=process, console=process.stdout, complaints=process.stderr, channel=host)
+        guest = QemuGuest(
+            process=process,
+            console=process.stdout,
+            complaints=process.stderr,
+            channel=channel,
+            connection=connection,
+            monitor=Monitor(connection),
+            memory=fds[0] if fds else -1,
+        )
+        undo.callback(guest.end)
+        return guest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The file that is the guest's memory. One that is not `shared` is read only: what the guest writes is its own."""
+
+    path: str
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QemuGuest(Guest):
+    """A running QEMU, its monitor, and the descriptor of its memory, -1 where that is a snapshot's."""
+
+    connection: socket.socket
+    monitor: Monitor
+    memory: int
+
+    def save(self, state: Path) -> int:
+        if self.memory < 0:
+            raise MachineError(
+                "this machine was started from a snapshot itself, and cannot be the source of another",
+                hint="stop it and start it again: then it boots; or take the one that it came from",
+            )
+        with store_errors(state, "cannot write"):
+            file = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self.monitor.execute("stop")
+            self.monitor.save(file)
+        finally:
+            os.close(file)
+        return self.memory
+
+    def resume(self) -> None:
+        self.monitor.execute("cont")
+
+    def last_words(self) -> str:
+        """The last line of what it has complained of, once it has ended; nothing where it goes on."""
+        try:
+            self.process.wait(_FAREWELL)
+        except subprocess.TimeoutExpired:
+            return ""
+        lines = self.complaints.read().decode(errors="replace").splitlines()
+        return next(("".join(filter(str.isprintable, line)) for line in reversed(lines) if line.strip()), "")
+
+    def end(self) -> None:
+        """Kill it, and close all that is its own."""
+        Guest.__exit__(self, None, None, None)
+        self.connection.close()
+        if self.memory >= 0:
+            os.close(self.memory)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
 
 
 def identity(board: Board = MICROVM) -> str:
@@ -63,8 +180,18 @@ def identity(board: Board = MICROVM) -> str:
     return program_identity(found_program(board.program), board.program, hint=board.hint)
 
 
-def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | None, channel_fd: int) -> list[str]:
-    """The command line of QEMU for `spec`; the agent's channel is the connected socket `channel_fd` that it inherits.
+def qemu_argv(
+    spec: MachineSpec,
+    *,
+    accelerator: Accelerator,
+    tsc_khz: int | None,
+    channel_fd: int,
+    monitor_fd: int | None = None,
+    memory: Memory | None = None,
+    restored: bool = False,
+) -> list[str]:
+    """The command line of QEMU for `spec`; the agent's channel is the connected socket `channel_fd` that it inherits,
+    its monitor's `monitor_fd`. `restored`: it waits for the state of its devices.
 
     The console is its standard output. MachineError for an architecture that it does not run.
     """
@@ -72,7 +199,7 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
     return [
         board.program,
         *("-name", f"{spec.name.replace(',', ',,')},process=firekiln-vm"),
-        *board.words,
+        *_machine(board, spec, memory),
         *("-accel", accelerator),
         *("-cpu", board.cpu(accelerator)),
         *("-smp", str(spec.vcpus)),
@@ -84,6 +211,8 @@ def qemu_argv(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz: int | Non
         *("-initrd", str(spec.initramfs)),
         *("-append", kernel_command_line(spec, accelerator=accelerator, tsc_khz=tsc_khz)),
         *_channel(channel_fd),
+        *(_monitor(monitor_fd) if monitor_fd is not None else ()),
+        *(("-incoming", "defer") if restored else ()),
         *("-device", "virtio-rng-device"),
         *(word for drive in spec.drives for word in _drive(drive)),
         *(word for share in spec.shares for word in _share(share)),
@@ -105,6 +234,28 @@ def kernel_command_line(spec: MachineSpec, *, accelerator: Accelerator, tsc_khz:
         if tsc_khz:
             words += [f"tsc_early_khz={tsc_khz}", "tsc=reliable"]
     return " ".join([*words, *spec.command_line])
+
+
+def _machine(board: Board, spec: MachineSpec, memory: Memory | None) -> Sequence[str]:
+    """The machine, and where its memory is."""
+    if memory is None:
+        return board.words
+    flag, words, *rest = board.words
+    path = memory.path.replace(",", ",,")
+    backend = f"memory-backend-file,id=memory,size={_size(spec)},mem-path={path}"
+    return (
+        *(flag, f"{words},memory-backend=memory", *rest),
+        *("-object", f"{backend},share={'on' if memory.shared else 'off'}"),
+    )
+
+
+def _size(spec: MachineSpec) -> int:
+    """Bytes of the guest's memory."""
+    return spec.memory // MIB * MIB
+
+
+def _monitor(fd: int) -> Sequence[str]:
+    return (*("-chardev", f"socket,id=monitor,fd={fd}"), *("-mon", "chardev=monitor,mode=control"))
 
 
 def _channel(fd: int) -> Sequence[str]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from firekiln.errors import MachineError
 from firekiln.machine.guest.channel import Vsock
-from firekiln.machine.vmm.backend import Guest, program_identity, spawn
+from firekiln.machine.vmm.backend import Guest, Saved, program_identity, spawn
 from firekiln.machine.vmm.firecracker import vsock
 from firekiln.machine.vmm.firecracker.client import ApiError, Client, connect
 from firekiln.machine.vmm.firecracker.configuration import START, Request, configuration, requests
@@ -100,6 +100,13 @@ class Firecracker:
                 client=client,
                 held=held.pop_all(),
             )
+
+    def restore(self, spec: MachineSpec, saved: Saved) -> Guest:
+        """Its requests are `snapshot.load`'s; none of our machines is one of its snapshots yet."""
+        raise MachineError(
+            f"{spec.name}: machines of Firecracker cannot be started from {saved.state.parent.name} yet",
+            hint="run it by QEMU (--vmm qemu)",
+        )
 
     def _prepare(self, spec: MachineSpec, held: ExitStack) -> tuple[Path, MachineSpec, Sequence[str]]:
         """The folder of its sockets, the machine as it sees it, and the command line."""
