@@ -35,6 +35,7 @@ from firekiln.machine.guest.reports import (
     Stat,
     Stats,
     Top,
+    joined,
 )
 
 FRAMES = st.builds(
@@ -408,3 +409,16 @@ def test_what_is_at_a_path_is_answered_once(pair):
     number = agent.stat("/etc", follow=False)
     tell(guest, FrameType.STAT, number, name="etc", mode=0o40755, size=4096, mtime_ns=-5, target=None)
     assert agent.wait(5) == [Stat(name="etc", mode=0o40755, size=4096, mtime_ns=-5, target="", process=number)]
+
+
+def test_neighbouring_pieces_of_one_output_become_one_of_a_frames_length():
+    def out(data, fd=1, process=1):
+        return Output(fd=fd, data=data, process=process)
+
+    big = bytes(PAYLOAD_LIMIT - 1)
+    events = [out(b"a"), out(b"b"), out(b"c", fd=2), out(b"d", process=2), out(b"e", process=2), out(b"")]
+    events += [Pong(payload=b""), out(b"f"), out(big), out(b"g"), out(b"h")]
+    expected = [out(b"ab"), out(b"c", fd=2), out(b"de", process=2), out(b""), Pong(payload=b"")]
+    expected += [out(b"f" + big), out(b"gh")]
+    assert list(joined(events)) == expected
+    assert list(joined([])) == []

@@ -6,10 +6,10 @@ breach is a MachineError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
-from firekiln.machine.guest.protocol import MAIN, Frame, FrameType, broken, parse_control
+from firekiln.machine.guest.protocol import MAIN, PAYLOAD_LIMIT, Frame, FrameType, broken, parse_control
 from firekiln.values import dataclass
 
 _TEXT_LIMIT = 4096
@@ -48,6 +48,10 @@ class Output:
     fd: Literal[1, 2]
     data: bytes
     process: int = MAIN
+
+    def continues(self, other: Output) -> bool:
+        """Whether both were written to one descriptor of one process."""
+        return self.fd == other.fd and self.process == other.process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,34 @@ def report(frame: Frame) -> Report | None:
     """The value of a control frame; None for a type that reports nothing. MachineError for a breach."""
     read = _READERS.get(frame.type)
     return read(parse_control(frame), frame.process) if read else None
+
+
+def joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, neighbouring pieces of one output put together to at most PAYLOAD_LIMIT bytes.
+
+    A process that writes its lines one by one costs a quarter of what it would else. The end of an output stays apart.
+    """
+    pieces: list[Output] = []
+    size = 0
+    for event in events:
+        piece = event if isinstance(event, Output) and event.data else None
+        if pieces and not (piece and piece.continues(pieces[0]) and size + len(piece.data) <= PAYLOAD_LIMIT):
+            yield _one(pieces)
+            pieces, size = [], 0
+        if piece:
+            pieces.append(piece)
+            size += len(piece.data)
+        else:
+            yield event
+    if pieces:
+        yield _one(pieces)
+
+
+def _one(pieces: Sequence[Output]) -> Output:
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    return Output(fd=first.fd, data=b"".join(piece.data for piece in pieces), process=first.process)
 
 
 def integer(fields: Mapping[str, Any], name: str, low: int = 0, high: int = (1 << 63) - 1) -> int:

@@ -33,6 +33,7 @@ from firekiln.machine.guest.reports import (
     Stat,
     Stats,
     Top,
+    joined,
 )
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End, Tail, failure, judge
@@ -224,7 +225,7 @@ class Supervisor:
     def _receive(self) -> bool:
         """Whether there was something."""
         events = self._agent.receive()
-        for event in events:
+        for event in joined(events):
             self._on_event(event)
         self._clients.pump()
         return bool(events)
