@@ -89,11 +89,11 @@ def log_speed(writer: str, megabytes: int) -> float:
     count = megabytes // 4
     script = f"{FILE}; echo go; i=0; while [ $i -lt {count} ]; do {writer} 2>/dev/null; i=$((i + 1)); done"
     argv = [*command(), "run", "--rm", IMAGE, "sh", "-c", script]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as run:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, bufsize=0) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"go\n"
         begin, size = time.monotonic(), 0
-        while data := run.stdout.read1(1 << 20):
+        while data := run.stdout.read(1 << 20):
             size += len(data)
             end = time.monotonic()
     if size != count << 22:
