@@ -6,10 +6,15 @@ import os
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from firekiln.build import recipes
 from firekiln.build.bootstrap import bootstrap
+from firekiln.build.mmdebstrap import host_archive
+from firekiln.build.recipes import read
 from firekiln.build.sbom import scan
 from firekiln.errors import BuildError, MissingProgramError
 from firekiln.oci.platform import Platform
@@ -71,8 +76,17 @@ def test_a_mirror_that_is_none_is_one_clear_error(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def write_recipe(text, tmp_path, monkeypatch):
+    """A user's own recipe."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config/firekiln/recipes"
+    folder.mkdir(parents=True)
+    (folder / "own.toml").write_text(text)
+
+
 def test_a_missing_keyring_is_named_with_its_package(tmp_path, monkeypatch):
-    monkeypatch.setattr("firekiln.build.bootstrap._KEYRINGS", (tmp_path / "none",))
-    with pytest.raises(MissingProgramError, match="keyring") as caught, bootstrap("debian", Platform.host(), tmp_path):
-        pass
+    recipe = read((Path(recipes.__file__).parent / "debian.toml").read_text(), file="debian.toml")
+    method = replace(recipe.method, keyrings=(str(tmp_path / "none"),))
+    with pytest.raises(MissingProgramError, match="keyring") as caught:
+        host_archive(recipe, method, "amd64")
     assert caught.value.hint == "apt-get install debian-archive-keyring"

@@ -9,7 +9,6 @@ from firekiln.api.images import Pull, parse_platform
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.registry import RegistrySource
 from firekiln.build.sources import BootstrapSource, ImageSource, LayoutSource, Resolver, StoreSource
-from firekiln.errors import ImageNotFoundError
 from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.store import Store, StoredImage
@@ -31,9 +30,9 @@ def create_base(
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
         made = BootstrapSource(opened, Events(on_event)).resolve(name, parse_platform(platform) or Platform.host())
     if made is None:
-        raise ImageNotFoundError(
-            f"{reference}: no recipe makes this base image", hint="`firekiln base ls` shows which there are"
-        )
+        from firekiln.build.bootstrap import unknown  # noqa: PLC0415 - most are known
+
+        raise unknown(reference)
     return made
 
 

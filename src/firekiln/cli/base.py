@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from firekiln import api
-from firekiln.build.recipes import INITS, recipes
 from firekiln.cli.progress import MODES, display
 from firekiln.cli.table import print_table
 from firekiln.oci.reference import DEFAULT_TAG
@@ -22,7 +21,7 @@ def base() -> None:
 @base.command("create")
 @click.option("--platform", metavar="OS/ARCH", help="Make it for this platform.")
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
-@click.option("--with-init", type=click.Choice([*INITS]), help="With an init, as a full system: REFERENCE-INIT.")
+@click.option("--with-init", metavar="INIT", help="With systemd, openrc, …, as a full system: REFERENCE-INIT.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's digest only.")
 @click.argument("reference")
 @click.pass_obj
@@ -46,5 +45,15 @@ def create(  # noqa: PLR0917 - click passes them by keyword
 
 @base.command("ls")
 def ls() -> None:
-    """List what can be made."""
-    print_table(("REFERENCE", "SUITE"), [(f"debian:{recipe.tag}", recipe.suite) for recipe in recipes()])
+    """List what can be made.
+
+    `*` in a tag stands for a number. Recipes in the folder `recipes` beside config.toml are among them.
+    """
+    from firekiln.build.recipes import distributions, listed  # noqa: PLC0415 - `create` needs none here
+
+    rows = [
+        (f"{item.familiar}:{tag}", release, " ".join(item.inits) or "-", item.file)
+        for item in distributions()
+        for tag, release in listed(item)
+    ]
+    print_table(("REFERENCE", "RELEASE", "INITS", "RECIPE"), rows)
