@@ -9,6 +9,7 @@ struct options {
 	int vm;      /* stream of the guest's frames; -1: there is none, the host's kernel carries them */
 	int outside; /* stream of the address translation's; -1: none */
 	bool has_peers;
+	bool is_internal;
 };
 
 /* Carry the machine's frames until it is gone; the exit status. */

@@ -45,7 +45,7 @@ static bool send_frame(struct carrier *carrier, const uint8_t *frame, size_t len
 	bool has_outside = carrier->outside.fd >= 0;
 
 	if (judgement.verdict == FILTER_QUESTION) {
-		if (answer(carrier, frame, length, !has_outside))
+		if (answer(carrier, frame, length, carrier->filter.is_internal))
 			return true;
 		judgement.verdict = judgement.next;
 	}
@@ -171,6 +171,7 @@ int carry(const struct options *options)
 		.place = options->place,
 		.has_outside = options->outside >= 0,
 		.has_peers = options->has_peers,
+		.is_internal = options->is_internal,
 		.is_own = host_owns,
 		.context = &carrier->host,
 	};

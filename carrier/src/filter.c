@@ -110,7 +110,8 @@ static enum verdict judge_packet(const struct filter *filter, const uint8_t *fra
 	if (packet->source != filter->place.address && !is_asking)
 		return FILTER_DROP;
 	if (is_outside(filter, frame) || (packet->destination == BROADCAST && is_dhcp(packet)))
-		return filter->has_outside && may_leave(filter, packet, now) ? FILTER_OUTSIDE : FILTER_DROP;
+		return filter->has_outside && !filter->is_internal && may_leave(filter, packet, now) ? FILTER_OUTSIDE
+												     : FILTER_DROP;
 	if (!filter->has_peers || is_asking)
 		return FILTER_DROP;
 	return frame[0] & 1 ? FILTER_ALL : FILTER_PEER;

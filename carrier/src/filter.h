@@ -28,6 +28,7 @@ struct filter {
 	struct place place;
 	bool has_outside;
 	bool has_peers;
+	bool is_internal; /* nothing leaves the network but questions for its own addresses (ARP) */
 	/* Whether the host itself would take what is sent to that address. */
 	bool (*is_own)(void *context, uint32_t address);
 	void *context;

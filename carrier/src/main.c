@@ -1,10 +1,11 @@
 /* What carries the frames of one machine on one network of a host.
  *
- *   carrier --vm FD [--outside FD] [--peers] --mac M --address A/P --gateway A [--nameserver A]
- *   carrier --serve --address A/P --gateway A
+ *   carrier --vm FD [--outside FD] [--peers] [--internal] --mac M --address A/P --gateway A --nameserver A
+ *   carrier --serve [--internal] --address A/P --gateway A
  *
- * FD are stream sockets of QEMU's. With --peers, and with --serve, the working folder is the network's. It says `ready` on
- * its standard output, and ends with the machine, or with who started it.
+ * FD are stream sockets of QEMU's. With --peers, and with --serve, the working folder is the network's; each `--names DIR`
+ * is that of a network whose names are known too. It says `ready` on its standard output, and ends with the machine, or
+ * with who started it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "carrier.h"
+#include "hosts.h"
 
 #define NOBODY 65534
 
@@ -46,6 +48,8 @@ static bool read_option(const char *name, const char *value, struct options *opt
 		return read_fd(value, &options->vm);
 	if (!strcmp(name, "--outside"))
 		return read_fd(value, &options->outside);
+	if (!strcmp(name, "--names"))
+		return hosts_add(value);
 	if (!strcmp(name, "--mac"))
 		return mac_parse(value, &place->mac);
 	if (!strcmp(name, "--address"))
@@ -62,6 +66,8 @@ static bool read_options(int argc, char **argv, struct options *options, bool *i
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--peers"))
 			options->has_peers = true;
+		else if (!strcmp(argv[i], "--internal"))
+			options->is_internal = true;
 		else if (!strcmp(argv[i], "--serve"))
 			*is_serving = true;
 		else if (i + 1 == argc || !read_option(argv[i], argv[i + 1], options))

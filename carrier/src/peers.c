@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,12 +13,18 @@
 
 #include "packet.h"
 
-static struct sockaddr_un name_of(uint32_t address)
+/* By the descriptor of its folder: a socket's path may have 107 bytes only. */
+static struct sockaddr_un name_of(int folder, uint32_t address)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
 	struct in_addr in = { .s_addr = htonl(address) };
+	char text[INET_ADDRSTRLEN];
 
-	inet_ntop(AF_INET, &in, name.sun_path, sizeof name.sun_path);
+	inet_ntop(AF_INET, &in, text, sizeof text);
+	if (folder == AT_FDCWD)
+		strcpy(name.sun_path, text);
+	else
+		snprintf(name.sun_path, sizeof name.sun_path, "/proc/self/fd/%d/%s", folder, text);
 	return name;
 }
 
@@ -27,9 +34,9 @@ static int open_socket(void)
 }
 
 /* A socket that is connected to it; -1 where nobody is there. */
-static int connected(uint32_t address)
+static int connected(int folder, uint32_t address)
 {
-	struct sockaddr_un name = name_of(address);
+	struct sockaddr_un name = name_of(folder, address);
 	int fd = open_socket();
 
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&name, sizeof name)) {
@@ -39,9 +46,9 @@ static int connected(uint32_t address)
 	return fd;
 }
 
-bool peers_is_there(uint32_t address)
+bool peers_is_there(int folder, uint32_t address)
 {
-	int fd = connected(address);
+	int fd = connected(folder, address);
 
 	if (fd >= 0)
 		close(fd);
@@ -50,7 +57,7 @@ bool peers_is_there(uint32_t address)
 
 bool peers_open(struct peers *peers, uint32_t own)
 {
-	struct sockaddr_un name = name_of(own);
+	struct sockaddr_un name = name_of(AT_FDCWD, own);
 
 	peers->own = own;
 	peers->inbox = open_socket();
@@ -59,7 +66,7 @@ bool peers_open(struct peers *peers, uint32_t own)
 	if (bind(peers->inbox, (struct sockaddr *)&name, sizeof name) == 0)
 		return true;
 	/* The address is this machine's alone, so that nobody else tidies up after an earlier run that was killed. */
-	if (errno == EADDRINUSE && !peers_is_there(own) && unlink(name.sun_path) == 0 &&
+	if (errno == EADDRINUSE && !peers_is_there(AT_FDCWD, own) && unlink(name.sun_path) == 0 &&
 	    bind(peers->inbox, (struct sockaddr *)&name, sizeof name) == 0)
 		return true;
 	close(peers->inbox);
@@ -85,7 +92,7 @@ static struct peer *peer_at(struct peers *peers, uint32_t address)
 		if (!unused && !peers->peer[i].address)
 			unused = &peers->peer[i];
 	}
-	fd = connected(address);
+	fd = connected(AT_FDCWD, address);
 	if (fd < 0)
 		return NULL;
 	if (!unused) {

@@ -30,8 +30,8 @@ struct peers {
 /* Bind our own socket. False with errno; EADDRINUSE: another process lives there. */
 bool peers_open(struct peers *peers, uint32_t own);
 
-/* Whether somebody answers at that address. */
-bool peers_is_there(uint32_t address);
+/* Whether somebody has that address in the network of that folder (AT_FDCWD: the working one). */
+bool peers_is_there(int folder, uint32_t address);
 
 /* The next frame for `mac`, or NULL; it stays until the next call. */
 const uint8_t *peers_receive(struct peers *peers, const struct mac *mac, size_t *length);

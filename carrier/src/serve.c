@@ -30,6 +30,7 @@ struct asked {
 
 struct server {
 	int listener;
+	bool is_internal;
 	struct asked asked[MOST_ASKED];
 	unsigned int failures; /* of servers, each of which makes the next one's turn */
 	uint8_t message[LONGEST_MESSAGE];
@@ -118,6 +119,8 @@ static void on_question(struct server *server)
 	count = hosts_find(question.name, addresses, &is_known);
 	if (is_known)
 		answer(server, &client, &question, addresses, count, count ? 0 : RCODE_NXDOMAIN);
+	else if (server->is_internal)
+		answer(server, &client, &question, NULL, 0, RCODE_NXDOMAIN);
 	else if (!pass_on(server, &client, (size_t)got))
 		answer(server, &client, &question, NULL, 0, RCODE_SERVFAIL);
 }
@@ -185,6 +188,7 @@ int serve(const struct options *options)
 		server->asked[i].fd = -1;
 	if (!peers_open(peers, options->place.address))
 		return complain("the machine's socket in its network");
+	server->is_internal = options->is_internal;
 	server->listener = listen_at(options->place.gateway);
 	if (server->listener < 0)
 		return complain("port 53 of the gateway");

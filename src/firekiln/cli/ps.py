@@ -133,10 +133,10 @@ def _port_range(value: str) -> tuple[int, int, str]:
 
 def _publishes(record: Record, wanted: tuple[int, int, str]) -> bool:
     """Whether one of the ports is published, on the host's side."""
-    network = Settings.decode(record.settings).spec.network
     first, last, protocol = wanted
     return any(
-        first <= port.host_port <= last and port.protocol == protocol for port in (network.ports if network else ())
+        first <= port.host_port <= last and port.protocol == protocol
+        for port in Settings.decode(record.settings).spec.ports
     )
 
 
@@ -206,8 +206,7 @@ def _ports(record: Record, config: dict[str, Any]) -> str:
     """Published ports, then those that the image exposes only; of a machine that does not run, none."""
     if record.status not in RUNNING:
         return ""
-    network = Settings.decode(record.settings).spec.network
-    published = network.ports if network else ()
+    published = Settings.decode(record.settings).spec.ports
     bound = {f"{port.guest_port}/{port.protocol}" for port in published}
     exposed = [port for port in config.get("ExposedPorts") or {} if port not in bound]
     return ", ".join([*map(str, published), *exposed])

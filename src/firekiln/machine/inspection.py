@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from firekiln.machine.supervision.live import Live, read_live
 from firekiln.machine.supervision.log import NAME as LOG_NAME
 from firekiln.machine.supervision.log import timestamp
 from firekiln.machine.supervision.settings import Settings
-from firekiln.machine.supervision.state import Record, State
-from firekiln.machine.vmm.spec import PublishedPort, UserNetwork
+from firekiln.machine.supervision.state import RUNS, Record, State
+from firekiln.machine.vmm.spec import Nic, PublishedPort
 from firekiln.oci.config import Json
-
-_RUNS = ("running", "restarting")
 
 
 def machine_inspect(state: State, word: str) -> dict[str, Json]:
@@ -37,7 +36,7 @@ def machine_inspect(state: State, word: str) -> dict[str, Json]:
         "HostConfig": _host_config(settings),
         "Mounts": [point.inspected() for point in settings.mounts],
         "Config": config,
-        "NetworkSettings": _network_settings(settings.spec.network, running=record.status in _RUNS),
+        "NetworkSettings": _network_settings(settings.spec.nics, running=record.status in RUNS),
     }
 
 
@@ -54,8 +53,8 @@ def _state(record: Record, live: Live | None) -> Json:
     health: dict[str, Json] = {"Health": _health(live)} if live and live.health else {}
     return {
         "Status": record.status,
-        "Running": record.status in _RUNS,
-        "Paused": False,
+        "Running": record.status in RUNS,
+        "Paused": record.status == "paused",
         "Restarting": record.status == "restarting",
         "OOMKilled": record.oom,
         "Dead": False,
@@ -76,10 +75,9 @@ def _health(live: Live) -> Json:
 
 
 def _host_config(settings: Settings) -> Json:
-    network = settings.spec.network
     return {
-        "NetworkMode": "user" if network else "none",
-        "PortBindings": port_map(network.ports if network else ()),
+        "NetworkMode": settings.spec.nics[0].network if settings.spec.nics else "none",
+        "PortBindings": port_map(settings.spec.ports),
         "RestartPolicy": {"Name": settings.restart[0], "MaximumRetryCount": settings.restart[1]},
         "AutoRemove": settings.auto_remove,
         "Memory": settings.spec.memory,
@@ -89,13 +87,22 @@ def _host_config(settings: Settings) -> Json:
     }
 
 
-def _network_settings(network: UserNetwork | None, *, running: bool) -> Json:
-    if network is None:
-        return {"Ports": {}}
+def _network_settings(nics: Sequence[Nic], *, running: bool) -> Json:
+    """Docker's fields of the old days are those of its default network: here of the first one."""
+    ports = port_map(tuple(port for nic in nics for port in nic.ports))
+    first = _endpoint(nics[0], running=running) if nics else {}
+    shown = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress")
     return {
-        "Ports": port_map(network.ports) if running else {},
-        "IPAddress": str(network.address.ip) if running else "",
-        "IPPrefixLen": network.address.network.prefixlen if running else 0,
-        "Gateway": str(network.gateway) if running else "",
-        "MacAddress": network.mac,
+        "Ports": ports if running else {},
+        **{name: first[name] for name in shown if name in first},
+        "Networks": {nic.network: _endpoint(nic, running=running) for nic in nics},
+    }
+
+
+def _endpoint(nic: Nic, *, running: bool) -> dict[str, Json]:
+    return {
+        "MacAddress": nic.mac,
+        "Gateway": str(nic.gateway) if running and not nic.is_internal else "",
+        "IPAddress": str(nic.address.ip) if running else "",
+        "IPPrefixLen": nic.address.network.prefixlen if running else 0,
     }

@@ -51,8 +51,7 @@ class Machine:
     @property
     def ports(self) -> tuple[PublishedPort, ...]:
         """Where the machine's published ports answer, while it runs."""
-        network = self.settings.spec.network
-        return network.ports if network else ()
+        return self.settings.spec.ports
 
     def start(self) -> None:
         """Boot a machine that was created, or has ended; returns when its process has started. One that runs is let be.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firekiln.errors import UsageError
-from firekiln.machine.guest.contract import Mount, Network, Restart, TmpfsMount
+from firekiln.machine.guest.contract import Interface, Mount, Network, Restart, TmpfsMount
 from firekiln.machine.process import DEFAULT_STOP_TIMEOUT_MS, Overrides, Process, Rlimit, Terminal
-from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, UserNetwork, VmmName
+from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, Nic, VmmName
 from firekiln.oci.config import Healthcheck, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
@@ -29,7 +29,7 @@ class RunOptions:
     /dev/shm) are in bytes, `stop_timeout` in seconds (negative: wait for ever). `publish` is as with Docker's `-p`;
     `publish_all` publishes what is exposed, `expose` being more of that. `stdin` gives the process a standard input,
     which with `stdin_once` ends when that of its first client does. `health` are the fields of a Healthcheck that
-    replace the image's. `hosts` are pairs of a name and an address, which may be `host-gateway`. `init` says whose init
+    replace the image's. `hosts` are pairs of an address, perhaps `host-gateway`, and a name. `init` says whose init
     is PID 1 (see `services.own_init`).
     """
 
@@ -117,15 +117,22 @@ def mounts(options: RunOptions) -> tuple[Mount, ...]:
     return (TmpfsMount(target="/dev/shm", size=options.shm_size, options=("nosuid", "nodev", "noexec")),)  # noqa: S108 - the guest's
 
 
-def guest_network(network: UserNetwork, options: RunOptions, network_words: Network) -> Network:
-    """The network as the guest is told it, names and servers included."""
-    gateway = str(network.gateway)
-    return replace(
-        network_words,
-        nameservers=options.dns or (str(network.nameserver),),
+def guest_network(nics: Sequence[Nic], options: RunOptions) -> Network:
+    """The network as the guest is told it, names and servers included; the way out is by the first interface."""
+    if not nics:
+        return Network()
+    first = nics[0]
+    return Network(
+        interfaces=tuple(
+            Interface(name=f"eth{number}", address=nic.address, gateway=nic.gateway if nic is first else None)
+            for number, nic in enumerate(nics)
+        ),
+        nameservers=options.dns or (str(first.nameserver),),
         search=options.dns_search,
         options=options.dns_options,
-        hosts=tuple((gateway if address == "host-gateway" else address, name) for name, address in options.hosts),
+        hosts=tuple(
+            (str(first.gateway) if address == "host-gateway" else address, name) for address, name in options.hosts
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from firekiln.errors import UsageError
 from firekiln.machine.guest.binary import pid1_path
-from firekiln.machine.guest.contract import Drive, HealthCheck, Interface, MachineDocument, Network, Root
+from firekiln.machine.guest.contract import Drive, HealthCheck, MachineDocument, Root
 from firekiln.machine.guest.initramfs import KernelModule, base_initramfs, write_initramfs
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
@@ -41,7 +41,7 @@ from firekiln.machine.supervision.supervise import abandon, detach, discard, lau
 from firekiln.machine.vmm.boards import board_of
 from firekiln.machine.vmm.choice import choose_name, fitted, guest_modules
 from firekiln.machine.vmm.drives import layer_drives, make_scratch
-from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, UserNetwork
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic
 from firekiln.machine.volumes.attachments import SHARING, Attachments, attach
 from firekiln.machine.volumes.mountspec import combine
 from firekiln.rootfs.tree import Directory, Meta
@@ -51,8 +51,8 @@ from firekiln.values import dataclass
 
 Progress = Callable[[str], None]
 _SCRATCH = "scratch"
-_OWN_PLACES = 3
-"""Virtio devices that every machine has beside its drives: channel, entropy, network."""
+_OWN_PLACES = 2
+"""Virtio devices that every machine has beside its drives and networks: channel, entropy."""
 _SHORT_ID = 12
 
 
@@ -102,8 +102,8 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     attached = attach(store, combine(options.mounts, config.volumes), folder, can_share=can_share, progress=progress)
     undo.callback(attached.discard, store)
     # Firecracker has no user network, and says so where ports are to be published.
-    network = UserNetwork(mac=mac_address(machine_id), ports=ports) if vmm == "qemu" or ports else None
-    spec = _attached(_spec(options, kernel, machine_id, folder=folder, layers=drives, network=network), attached)
+    nics = (Nic(mac=mac_address(machine_id), ports=ports),) if vmm == "qemu" or ports else ()
+    spec = _attached(_spec(options, kernel, machine_id, folder=folder, layers=drives, nics=nics), attached)
     settings = Settings(
         spec=spec,
         kernel_digest=kernel.digest,
@@ -205,7 +205,7 @@ def _spec(
     *,
     folder: Path,
     layers: Sequence[Layer],
-    network: UserNetwork | None,
+    nics: tuple[Nic, ...],
 ) -> MachineSpec:
     drives = [BlockDevice(serial=_serial(n), path=layer.path, readonly=True) for n, layer in enumerate(layers)]
     return MachineSpec(
@@ -216,14 +216,14 @@ def _spec(
         drives=(*drives, BlockDevice(serial=_SCRATCH, path=folder / _SCRATCH, readonly=False)),
         vcpus=options.vcpus,
         memory=options.memory,
-        network=network,
+        nics=nics,
     )
 
 
 def _attached(spec: MachineSpec, attached: Attachments) -> MachineSpec:
     """With the drives and shares of its mounts. UsageError where there are too many."""
     wanted = len(attached.drives) + len(attached.shares)
-    free = board_of(spec.architecture).places - _OWN_PLACES - len(spec.drives)
+    free = board_of(spec.architecture).places - _OWN_PLACES - len(spec.nics) - len(spec.drives)
     if wanted > free:
         raise UsageError(
             f"{wanted} volumes and folders are too many: this machine has room for {free}",
@@ -253,20 +253,13 @@ def _document(
             read_only=options.read_only,
         ),
         process=process,
-        network=_network(spec.network, options),
+        network=guest_network(spec.nics, options),
         mounts=mounts(options),
         sysctls=options.sysctls,
         restart=options.restart,
         health=health,
         time_ns=time.time_ns(),
     )
-
-
-def _network(network: UserNetwork | None, options: RunOptions) -> Network:
-    if network is None:
-        return Network()
-    interface = Interface(address=network.address, gateway=network.gateway)
-    return guest_network(network, options, Network(interfaces=(interface,)))
 
 
 def _write_initramfs(store: Store, kernel: Kernel, settings: Settings, document: MachineDocument) -> None:

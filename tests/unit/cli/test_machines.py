@@ -11,7 +11,7 @@ import pytest
 from firekiln.machine.names import random_id
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.state import Record, State
-from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, PublishedPort, Nic
 from firekiln.oci.config import Image, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.store import Store
@@ -49,7 +49,7 @@ def machine(store):
             drives=(BlockDevice(serial="layer0", path=Path("/layer"), readonly=True),),
             vcpus=1,
             memory=1 << 28,
-            network=UserNetwork(mac="52:54:00:00:00:01", ports=(port,)),
+            nics=(Nic(mac="52:54:00:00:00:01", ports=(port,)),),
         )
         settings = Settings(
             spec=spec, kernel_digest="sha256:0", stop_signal=15, stop_timeout=10.0, auto_remove=auto_remove

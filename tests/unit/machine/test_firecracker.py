@@ -23,7 +23,7 @@ from firekiln.machine.vmm.firecracker.configuration import (
 from firekiln.machine.vmm.firecracker.devices import Balloon, Devices, RateLimit, Tap, TokenBucket
 from firekiln.machine.vmm.firecracker.snapshot import Snapshot, load, save
 from firekiln.machine.vmm.firecracker.version import is_safe, parse_version
-from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork
+from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, Nic
 
 LIMIT = RateLimit(bandwidth=TokenBucket(size=10 << 20, burst=1 << 20), operations=TokenBucket(size=1000, refill_ms=100))
 TAP = Tap(name="fk-0123456789ab", mac="52:54:00:01:02:03")
@@ -109,7 +109,7 @@ def test_the_kernels_words_end_the_vmm_and_hide_no_device():
 
 def test_firecracker_refuses_what_it_has_no_device_for():
     port = PublishedPort(host_ip=IPv4Address("127.0.0.1"), host_port=8080, guest_port=80)
-    networked = spec(network=UserNetwork(mac="52:54:00:01:02:03", ports=(port,)))
+    networked = spec(nics=(Nic(mac="52:54:00:01:02:03", ports=(port,)),))
     with pytest.raises(UsageError, match="no user network"):
         configuration(networked, Devices(), vsock="v")
     assert configuration(networked, Devices(tap=TAP), vsock="v")["network-interfaces"][0]["iface_id"] == "eth0"

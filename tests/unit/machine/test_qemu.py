@@ -7,7 +7,7 @@ import pytest
 from firekiln.errors import MachineError
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.vmm.qemu import kernel_command_line, qemu_argv
-from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, UserNetwork
+from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, Nic
 from firekiln.machine.vmm.tsc import host_tsc_khz
 
 
@@ -23,7 +23,7 @@ def spec(**changes):
             BlockDevice(serial="layer0", path=Path("/blobs/with,comma"), readonly=True),
             BlockDevice(serial="scratch", path=Path("/m/scratch"), readonly=False),
         ),
-        "network": UserNetwork(mac="52:54:00:01:02:03", ports=(port, dns)),
+        "nics": (Nic(mac="52:54:00:01:02:03", ports=(port, dns)),),
     }
     return MachineSpec(**{**made, **changes})
 
@@ -59,7 +59,7 @@ def test_published_ports_are_forwarded_to_the_guests_address():
 
 
 def test_a_machine_without_network_has_no_network_device():
-    assert values(argv(spec(network=None)), "-netdev") == []
+    assert values(argv(spec(nics=())), "-netdev") == []
 
 
 def test_the_agents_channel_is_the_inherited_socket():
@@ -103,7 +103,7 @@ def test_settings_survive_being_kept():
         spec=spec(command_line=("a=b",)), kernel_digest="sha256:00", stop_signal=15, stop_timeout=2.5, auto_remove=True
     )
     assert Settings.decode(settings.encode()) == settings
-    alone = Settings(spec=spec(network=None), kernel_digest="", stop_signal=9, stop_timeout=-1)
+    alone = Settings(spec=spec(nics=()), kernel_digest="", stop_signal=9, stop_timeout=-1)
     assert Settings.decode(alone.encode()) == alone
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, PublishedPort, SharedFolder, UserNetwork, VmmName
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic, PublishedPort, SharedFolder, VmmName
 from firekiln.machine.volumes.mountpoint import MountPoint
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
@@ -19,7 +19,8 @@ class Settings:
 
     `auto_remove`: nothing of the machine is kept when it has ended. `open_stdin`: its process has a standard input;
     `stdin_once`: which ends when the owner's does. `restart` is a policy and its retries (0: without limit); `health`:
-    the guest runs a check; `read_only`: its process finds its root so.
+    the guest runs a check, whose next result comes within so many seconds (`health_limit`), so many failures making it
+    unhealthy; `read_only`: its process finds its root so.
     """
 
     spec: MachineSpec
@@ -33,6 +34,7 @@ class Settings:
     tty: bool = False
     restart: tuple[str, int] = ("no", 0)
     health: bool = False
+    health_limit: tuple[float, int] = (0.0, 0)
     read_only: bool = False
     vmm: VmmName = "qemu"
 
@@ -46,6 +48,7 @@ class Settings:
                 "auto_remove": self.auto_remove,
                 "mounts": [point.to_json() for point in self.mounts],
                 "restart": list(self.restart),
+                "health_limit": list(self.health_limit),
                 "vmm": self.vmm,
                 **{name: getattr(self, name) for name in _FLAGS},
             }
@@ -62,6 +65,7 @@ class Settings:
             auto_remove=data["auto_remove"],
             mounts=tuple(MountPoint.from_json(point) for point in data.get("mounts", ())),
             restart=(data["restart"][0], data["restart"][1]) if "restart" in data else ("no", 0),
+            health_limit=(data["health_limit"][0], data["health_limit"][1]) if "health_limit" in data else (0.0, 0),
             vmm=data.get("vmm", "qemu"),
             **{name: data.get(name, False) for name in _FLAGS},
         )
@@ -80,7 +84,7 @@ def _spec_json(spec: MachineSpec) -> dict[str, Json]:
         "command_line": list(spec.command_line),
         "vcpus": spec.vcpus,
         "memory": spec.memory,
-        "network": _network_json(spec.network) if spec.network else None,
+        "nics": [_nic_json(nic) for nic in spec.nics],
         "shares": [{"tag": s.tag, "path": str(s.path), "readonly": s.readonly} for s in spec.shares],
     }
 
@@ -97,29 +101,35 @@ def _spec(data: dict[str, Any]) -> MachineSpec:
         command_line=tuple(data["command_line"]),
         vcpus=data["vcpus"],
         memory=data["memory"],
-        network=_network(data["network"]) if data["network"] else None,
+        nics=tuple(map(_nic, data["nics"])),
         shares=tuple(
             SharedFolder(tag=s["tag"], path=Path(s["path"]), readonly=s["readonly"]) for s in data.get("shares", ())
         ),
     )
 
 
-def _network_json(network: UserNetwork) -> dict[str, Json]:
+def _nic_json(nic: Nic) -> dict[str, Json]:
     return {
-        "mac": network.mac,
-        "address": str(network.address),
-        "gateway": str(network.gateway),
-        "nameserver": str(network.nameserver),
+        "mac": nic.mac,
+        "network": nic.network,
+        "address": str(nic.address),
+        "gateway": str(nic.gateway),
+        "nameserver": str(nic.nameserver),
         "ports": [
             {"ip": str(p.host_ip), "host": p.host_port, "guest": p.guest_port, "protocol": p.protocol}
-            for p in network.ports
+            for p in nic.ports
         ],
+        "folder": str(nic.folder) if nic.folder else None,
+        "tap": nic.tap,
+        "bridge": nic.bridge,
+        "is_internal": nic.is_internal,
     }
 
 
-def _network(data: dict[str, Any]) -> UserNetwork:
-    return UserNetwork(
+def _nic(data: dict[str, Any]) -> Nic:
+    return Nic(
         mac=data["mac"],
+        network=data["network"],
         address=IPv4Interface(data["address"]),
         gateway=IPv4Address(data["gateway"]),
         nameserver=IPv4Address(data["nameserver"]),
@@ -129,4 +139,8 @@ def _network(data: dict[str, Any]) -> UserNetwork:
             )
             for p in data["ports"]
         ),
+        folder=Path(data["folder"]) if data["folder"] else None,
+        tap=data["tap"],
+        bridge=data["bridge"],
+        is_internal=data["is_internal"],
     )

@@ -21,7 +21,7 @@ from firekiln.machine.guest.channel import SerialPort
 from firekiln.machine.vmm.backend import Guest, Saved, found_program, program_identity, spawn
 from firekiln.machine.vmm.boards import MICROVM, Board, board_of
 from firekiln.machine.vmm.monitor import Monitor
-from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, SharedFolder, UserNetwork
+from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, Nic, SharedFolder
 from firekiln.store.durable import store_errors
 from firekiln.values import dataclass
 
@@ -34,6 +34,9 @@ GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng ove
 """What its guests need of the kernel; what the kernel has built in is not among its modules."""
 
 _FAREWELL = 2.0
+
+_ERRORS = "rerror=report,werror=report"
+"""The guest is told of a read or write that fails. Else a full disk of the host would stop the machine, for ever."""
 
 _WORDS = ("panic=-1", "net.ifnames=0", "cryptomgr.notests")
 COMMAND_LINE = (f"console={MICROVM.console}", "quiet", *MICROVM.restart, *_WORDS)
@@ -216,7 +219,7 @@ def qemu_argv(
         *("-device", "virtio-rng-device"),
         *(word for drive in spec.drives for word in _drive(drive)),
         *(word for share in spec.shares for word in _share(share)),
-        *(_network(spec.network) if spec.network else ()),
+        *(word for number, nic in enumerate(spec.nics) for word in _nic(number, nic)),
     ]
 
 
@@ -277,7 +280,7 @@ def _drive(drive: BlockDevice) -> Sequence[str]:
     }
     return (
         *("-blockdev", json.dumps(node)),
-        *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial}"),
+        *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial},{_ERRORS}"),
     )
 
 
@@ -292,13 +295,13 @@ def _share(share: SharedFolder) -> Sequence[str]:
     )
 
 
-def _network(network: UserNetwork) -> Sequence[str]:
+def _nic(number: int, nic: Nic) -> Sequence[str]:
     forwards = (
-        f",hostfwd={port.protocol}:{port.host_ip}:{port.host_port}-{network.address.ip}:{port.guest_port}"
-        for port in network.ports
+        f",hostfwd={port.protocol}:{port.host_ip}:{port.host_port}-{nic.address.ip}:{port.guest_port}"
+        for port in nic.ports
     )
-    options = f"user,id=net0,net={network.address.network},host={network.gateway},dns={network.nameserver}"
+    options = f"user,id=net{number},net={nic.address.network},host={nic.gateway},dns={nic.nameserver}"
     return (
-        *("-netdev", f"{options},dhcpstart={network.address.ip},ipv6=off" + "".join(forwards)),
-        *("-device", f"virtio-net-device,netdev=net0,mac={network.mac}"),
+        *("-netdev", f"{options},dhcpstart={nic.address.ip},ipv6=off" + "".join(forwards)),
+        *("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}"),
     )

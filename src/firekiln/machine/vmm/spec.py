@@ -55,14 +55,24 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserNetwork:
-    """QEMU's user network (slirp): the guest behind an address translation in the VMM's own process; needs no root."""
+class Nic:
+    """A network interface of a machine, and its place in a network.
+
+    Without a `tap` the guest is behind an address translation in the VMM's own process (QEMU's user network, slirp),
+    which needs no root; its frames pass a carrier. With one they go to the host's kernel, by that interface, which
+    belongs to `bridge`. `folder` is the network's, where its machines find each other (None: it has no others).
+    """
 
     mac: str
-    ports: tuple[PublishedPort, ...] = ()
+    network: str = "default"
     address: IPv4Interface = _ADDRESS
     gateway: IPv4Address = _GATEWAY
     nameserver: IPv4Address = _NAMESERVER
+    ports: tuple[PublishedPort, ...] = ()
+    folder: Path | None = None
+    tap: str = ""
+    bridge: str = ""
+    is_internal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,5 +91,10 @@ class MachineSpec:
     command_line: tuple[str, ...] = ()
     vcpus: int = 1
     memory: int = DEFAULT_MEMORY
-    network: UserNetwork | None = None
+    nics: tuple[Nic, ...] = ()
     shares: tuple[SharedFolder, ...] = ()
+
+    @property
+    def ports(self) -> tuple[PublishedPort, ...]:
+        """What is published of it."""
+        return tuple(port for nic in self.nics for port in nic.ports)

@@ -69,7 +69,7 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
             f"Firecracker shares no folders of the host: {spec.shares[0].path}",
             hint="use a volume (-v NAME:/path), or run it by QEMU (--vmm qemu)",
         )
-    if spec.network is not None and devices.tap is None:
+    if spec.nics and devices.tap is None:
         raise UsageError(
             "Firecracker has no user network: it takes frames from a tap interface",
             hint="run it by QEMU (--vmm qemu), or publish no ports",
