@@ -75,7 +75,9 @@ def test_exec_passes_words_streams_user_directory_and_status_on(machine, firekil
     assert firekiln("exec", "-i", "long", "cat", input=data).stdout == data
     missing = firekiln("exec", "long", "nosuch")
     assert (missing.returncode, b'exec: "nosuch": executable file not found in $PATH' in missing.stderr) == (127, True)
-    assert firekiln("exec", "long", "/etc/passwd").returncode == 126
+    for words in (("long", "/etc/passwd"), ("-u", "nosuch", "long", "id"), ("-w", "/nosuch", "long", "pwd")):
+        assert firekiln("exec", *words).returncode == 126
+    assert b"Cwd must be an absolute path" in firekiln("exec", "-w", "www", "long", "pwd").stderr
     assert firekiln("exec", "long", "sh", "-c", "kill -9 $$").returncode == 137
     assert firekiln("exec", "absent", "true").returncode == 1
     assert firekiln("exec", "-d", "long", "sh", "-c", "sleep 0.3; echo later >/tmp/later").returncode == 0
@@ -88,8 +90,9 @@ def test_exec_with_a_terminal_has_its_size_and_gives_it_back(machine, store, fir
     assert (said, status) == (b"33 101\r\nready\r\nhello\r\ngot hello\r\n", 4)
     said, status = in_terminal(store, "exec", "-it", "long", "sh", "-c", "echo ready; cat", typed=b"\x10\x11")
     assert (said, status) == (b"ready\r\nread escape sequence\r\n", 0)
-    refused = firekiln("exec", "-it", "long", "true", stdin=subprocess.DEVNULL)
-    assert b"the input device is not a TTY" in refused.stderr
+    for verb in (("exec", "-it", "long"), ("run", "-it", "--rm", "busybox")):
+        refused = firekiln(*verb, "true", stdin=subprocess.DEVNULL)
+        assert (refused.returncode, b"the input device is not a TTY" in refused.stderr) == (1, True)
 
 
 def test_a_client_that_does_not_read_stops_only_its_own_process(machine, store, firekiln):
@@ -138,13 +141,15 @@ def test_files_are_copied_both_ways_whatever_their_names_are(machine, firekiln, 
     assert firekiln("cp", "-", "long:/tmp", input=archive).returncode == 0
     assert firekiln("exec", "long", "cat", "/tmp/index.html").stdout == b"hello from the machine\n"
     for args, words in (
-        (("long:/nosuch", str(tmp_path)), b"no such file"),
-        ((str(source), "long:/no/such/place"), b"no such file"),
+        (("long:/nosuch", str(tmp_path)), b"Could not find the file /nosuch in container long"),
+        ((str(source), "long:/no/such/place"), b"Could not find the file /no/such in container long"),
+        ((f"{tmp_path}/nosuch", "long:/"), b"no such file or directory"),
+        (("long:/etc", "long:/tmp"), b"copying between containers is not supported"),
         (("long:/etc", str(tmp_path / "page")), b"cannot copy directory"),
         ((str(source), str(tmp_path)), b"must specify at least one container source"),
     ):
         done = firekiln("cp", *args)
-        assert done.returncode != 0
+        assert done.returncode == 1
         assert words in done.stderr
 
 
@@ -156,8 +161,11 @@ def test_figures_are_plausible(machine, firekiln):
     assert 0 <= float(row["CPUPerc"].rstrip("%")) <= 120
     assert int(row["PIDs"]) >= 2
     heading, *rows = firekiln("top", "long").stdout.decode().splitlines()
-    assert heading.split() == "UID PID PPID TTY RSS TIME CMD".split()
+    assert heading.split() == "UID PID PPID C STIME TTY TIME CMD".split()
     assert any("beat" in row for row in rows)
+    heading, *rows = firekiln("top", "long", "-o", "pid,user,etime,args").stdout.decode().splitlines()
+    assert heading.split() == "PID USER ELAPSED COMMAND".split()
+    assert all(row.split()[1] == "root" for row in rows)
 
 
 def test_attach_shows_what_is_written_from_now_on_and_may_leave(machine, store, firekiln):

@@ -56,7 +56,7 @@ VERBS: dict[str, str] = {
     "stop": "machines:stop",
     "system": "system:system",
     "tag": "images:tag",
-    "top": "figures:top",
+    "top": "top:top",
     "volume": "volume:volume",
     "wait": "machines:wait",
 }

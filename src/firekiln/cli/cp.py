@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from firekiln.cli.machines import machine_state
+from firekiln.cli.machines import client_failures, machine_state
 from firekiln.cli.table import human_size
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine import copying
@@ -41,18 +41,19 @@ def cp(  # noqa: PLR0917 - click passes them by keyword
     """
     from_machine, source_path = split(source)
     to_machine, dest_path = split(dest)
-    if bool(from_machine) == bool(to_machine):
-        if from_machine:
-            raise UsageError("copying between containers is not supported")
-        raise UsageError("must specify at least one container source", hint="MACHINE:PATH names a file of a machine")
+    if from_machine and to_machine:
+        raise _failed("copying between containers is not supported")
+    if not from_machine and not to_machine:
+        raise FirekilnError("must specify at least one container source", hint="MACHINE:PATH names a file of a machine")
     state = machine_state(ctx)
     machine = Machine.find(state, from_machine or to_machine)
-    if to_machine:
-        _copy_in(machine, source_path, dest_path, keep_owner=keep_owner, follow=follow, quiet=quiet)
-    elif dest_path == "-":
-        _archive_out(machine, source_path, follow=follow)
-    else:
-        _copy_out(machine, source_path, dest_path, keep_owner=keep_owner, follow=follow, quiet=quiet)
+    with client_failures():
+        if to_machine:
+            _copy_in(machine, source_path, dest_path, keep_owner=keep_owner, follow=follow, quiet=quiet)
+        elif dest_path == "-":
+            _archive_out(machine, source_path, follow=follow)
+        else:
+            _copy_out(machine, source_path, dest_path, keep_owner=keep_owner, follow=follow, quiet=quiet)
 
 
 def split(word: str) -> tuple[str, str]:
@@ -103,12 +104,10 @@ def _copy_in(machine: Machine, source: str, dest: str, *, keep_owner: bool, foll
     from firekiln.rootfs.tar import writer  # noqa: PLC0415 - ditto
 
     if machine.record.status not in _RUNS:
-        error = ConflictError(
+        raise ConflictError(
             f"{machine.name} does not run: nothing can be copied into it",
             hint=f"firekiln start {machine.name}; its disk is a file system that only a running machine writes to",
         )
-        error.exit_status = FirekilnError.exit_status
-        raise error
     files = copying.RunningFiles(machine)
     dest_kind = files.kind(dest)
     if source == "-":
@@ -161,7 +160,7 @@ def _stopped(machine: Machine, path: str, *, follow: bool) -> Node:
     tree = copying.stopped_tree(machine)
     found = resolve(tree, os.fsencode(path), follow_last=follow or path.endswith(("/", "/.")))
     if found.node is None:
-        raise _failed(f"Could not find the file {path} in container {machine.name}")
+        raise copying.not_found(machine, path)
     return found.node
 
 

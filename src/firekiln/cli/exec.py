@@ -9,7 +9,7 @@ import click
 
 from firekiln.cli import terminal
 from firekiln.cli.flags import from_host, read_env_file
-from firekiln.cli.machines import each, machine_state
+from firekiln.cli.machines import client_failures, each, machine_state
 from firekiln.cli.quick import PROXIED
 from firekiln.errors import FirekilnError, MachineError, UsageError
 from firekiln.machine.machine import Machine, not_running
@@ -17,6 +17,8 @@ from firekiln.machine.supervision.state import State
 from firekiln.machine.supervision.stream import Stream
 
 _RUNS = ("running", "restarting")
+_NOT_STARTED = 126
+"""Docker's status for an exec that is not to be: a user or directory that is not there."""
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -50,8 +52,13 @@ def exec_(  # noqa: PLR0917 - click passes them by keyword
     if privileged:
         raise UsageError("--privileged: a machine has a kernel of its own", hint="-u root has all rights there are")
     streams = terminal.streams(stdin=interactive and not detach, terminal=tty, keys=detach_keys)
-    variables = [*(line for path in env_file for line in read_env_file(Path(path))), *map(from_host, env)]
-    found = _running(ctx, machine)
+    with client_failures():
+        variables = [*(line for path in env_file for line in read_env_file(Path(path))), *map(from_host, env)]
+        found = _running(ctx, machine)
+    if workdir and not workdir.startswith("/"):
+        error = UsageError("Cwd must be an absolute path", hint="give --workdir a path that starts with /")
+        error.exit_status = _NOT_STARTED
+        raise error
     stream = found.exec(
         *argv,
         env=[word for word in variables if "=" in word],
@@ -72,7 +79,11 @@ def exec_(  # noqa: PLR0917 - click passes them by keyword
 @click.pass_context
 def attach(ctx: click.Context, detach_keys: str | None, no_stdin: bool, sig_proxy: bool, machine: str) -> None:
     """See what a machine writes, and write what it reads."""
-    found = _running(ctx, machine)
+    found = Machine.find(machine_state(ctx), machine)
+    if found.record.status not in _RUNS:
+        raise FirekilnError(
+            "You cannot attach to a stopped container, start it first", hint=f"firekiln start -ai {machine}"
+        )
     settings = found.settings
     stdin = settings.open_stdin and not no_stdin
     streams = terminal.streams(stdin=stdin, terminal=settings.tty, keys=detach_keys)
@@ -94,7 +105,8 @@ def start(
         each(ctx, machines, Machine.start)
         return
     if len(machines) > 1:
-        raise UsageError("you cannot start and attach multiple containers at once")
+        with client_failures():
+            raise UsageError("you cannot start and attach multiple containers at once")
     found = Machine.find(machine_state(ctx), machines[0])
     settings = found.settings
     stdin = interactive and settings.open_stdin

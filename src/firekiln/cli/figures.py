@@ -1,4 +1,4 @@
-"""`stats` and `top`: what happens in machines, in Docker's columns."""
+"""`stats`: what machines use, in Docker's columns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import click
 from firekiln.cli.machines import machine_state
 from firekiln.cli.table import human_size, print_table
 from firekiln.cli.template import render
-from firekiln.errors import FirekilnError, UsageError
-from firekiln.machine.machine import Machine, not_running
+from firekiln.errors import FirekilnError
+from firekiln.machine.machine import Machine
 from firekiln.machine.supervision.state import Record, State
 
 _PERIOD = 1.0
@@ -112,38 +112,3 @@ def binary_size(size: float) -> str:
         size /= 1024
         units.pop(0)
     return f"{size:.4g}{units[0]}"
-
-
-@click.command
-@click.argument("machine")
-@click.argument("options", nargs=-1, metavar="[PS OPTIONS]", type=click.UNPROCESSED)
-@click.pass_context
-def top(ctx: click.Context, machine: str, options: Sequence[str]) -> None:
-    """List the processes of a machine."""
-    if options:
-        raise UsageError(
-            "options of ps are not supported: the machine's kernel is asked, not ps",
-            hint=f"firekiln exec {machine} ps {' '.join(options)}, where its image has one",
-        )
-    state = machine_state(ctx)
-    record = state.get(machine)
-    if record.status != "running":
-        raise not_running(record)
-    processes = Machine(state, record.id).figures("top")["processes"]
-    rows = [
-        (
-            process["user"] or str(process["uid"]),
-            str(process["pid"]),
-            str(process["ppid"]),
-            process["tty"] or "?",
-            binary_size(process["rss"]),
-            _clock(process["cpu_ms"] // 1000),
-            " ".join(process["argv"]),
-        )
-        for process in processes
-    ]
-    print_table(("UID", "PID", "PPID", "TTY", "RSS", "TIME", "CMD"), rows)
-
-
-def _clock(seconds: int) -> str:
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

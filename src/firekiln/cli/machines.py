@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -17,6 +18,7 @@ from firekiln.machine.supervision.state import State
 @click.option("--since", metavar="WHEN", help="Only what was written since then: 10m, or a time.")
 @click.option("--until", metavar="WHEN", help="Only what was written before that.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written.")
+@click.option("--details", is_flag=True, help="As Docker without log options: a blank in front of each line.")
 @click.argument("machine")
 @click.pass_context
 def logs(  # noqa: PLR0917 - click passes them by keyword
@@ -26,6 +28,7 @@ def logs(  # noqa: PLR0917 - click passes them by keyword
     since: str | None,
     until: str | None,
     timestamps: bool,
+    details: bool,
     machine: str,
 ) -> None:
     """Print what a machine's process wrote."""
@@ -38,7 +41,8 @@ def logs(  # noqa: PLR0917 - click passes them by keyword
         if end and line.time > end:
             return
         if not begin or line.time >= begin:
-            click.echo(f"{line.time} {line.text}" if timestamps else line.text, nl=False, err=line.stream == "stderr")
+            text = f" {line.text}" if details else line.text
+            click.echo(f"{line.time} {text}" if timestamps else text, nl=False, err=line.stream == "stderr")
 
 
 def _moment(text: str | None, option: str) -> str:
@@ -55,22 +59,26 @@ def _moment(text: str | None, option: str) -> str:
 @click.option(
     "-t", "--time", "--timeout", "timeout", type=int, metavar="SECONDS", help="How long to wait before killing."
 )
+@click.option("-s", "--signal", "word", metavar="SIGNAL", help="In place of the machine's stop signal.")
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
-def stop(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> None:
+def stop(ctx: click.Context, timeout: int | None, word: str | None, machines: Sequence[str]) -> None:
     """Stop machines, by force after a time-out."""
-    each(ctx, machines, lambda machine: machine.stop(timeout))
+    number = _signal(word) if word else None
+    each(ctx, machines, lambda machine: machine.stop(timeout, signal=number))
 
 
 @click.command
 @click.option(
     "-t", "--time", "--timeout", "timeout", type=int, metavar="SECONDS", help="How long to wait before killing."
 )
+@click.option("-s", "--signal", "word", metavar="SIGNAL", help="In place of the machine's stop signal.")
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
-def restart(ctx: click.Context, timeout: int | None, machines: Sequence[str]) -> None:
+def restart(ctx: click.Context, timeout: int | None, word: str | None, machines: Sequence[str]) -> None:
     """Stop machines and boot them again."""
-    each(ctx, machines, lambda machine: machine.restart(timeout))
+    number = _signal(word) if word else None
+    each(ctx, machines, lambda machine: machine.restart(timeout, signal=number))
 
 
 @click.command
@@ -79,11 +87,12 @@ def restart(ctx: click.Context, timeout: int | None, machines: Sequence[str]) ->
 @click.pass_context
 def rename(ctx: click.Context, machine: str, name: str) -> None:
     """Give a machine another name."""
-    try:
-        Machine.find(machine_state(ctx), machine).rename(name.removeprefix("/"))
-    except ConflictError as error:
-        error.exit_status = FirekilnError.exit_status
-        raise
+    found = Machine.find(machine_state(ctx), machine)
+    name = name.removeprefix("/")
+    if name == found.name:
+        raise FirekilnError("Renaming a container with the same name as its current name")
+    with client_failures():
+        found.rename(name)
 
 
 @click.command
@@ -92,10 +101,15 @@ def rename(ctx: click.Context, machine: str, name: str) -> None:
 @click.pass_context
 def kill(ctx: click.Context, word: str, machines: Sequence[str]) -> None:
     """Send the processes of machines a signal."""
+    number = _signal(word)
+    each(ctx, machines, lambda machine: machine.kill(number))
+
+
+def _signal(word: str) -> int:
     from firekiln.machine.signals import signal_number  # noqa: PLC0415 - imported when used
 
-    number = signal_number(word)
-    each(ctx, machines, lambda machine: machine.kill(number))
+    with client_failures():
+        return signal_number(word)
 
 
 @click.command
@@ -134,6 +148,16 @@ def port(ctx: click.Context, machine: str, private: str | None) -> None:
         raise FirekilnError(f"no public port '{wanted}' published for {machine}")
     for item in published:
         click.echo(f"{item.host_ip}:{item.host_port}")
+
+
+@contextmanager
+def client_failures() -> Iterator[None]:
+    """Where Docker's client ends with 1: what it understood, and could not do. 125 are words that it doesn't know."""
+    try:
+        yield
+    except (ConflictError, UsageError) as error:
+        error.exit_status = FirekilnError.exit_status
+        raise
 
 
 def machine_state(ctx: click.Context) -> State:

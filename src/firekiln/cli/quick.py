@@ -54,6 +54,8 @@ def _request(words: Iterator[str]) -> dict[str, Any] | None:
                 if "=" not in value[1:]:
                     return None  # the host's variable, or an error
                 request["env"].append(value)
+            elif name == "cwd" and not value.startswith("/"):
+                return None
             else:
                 request[name] = value
         elif word.startswith("-") or not word:

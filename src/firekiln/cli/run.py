@@ -58,14 +58,14 @@ def run(  # noqa: PLR0917 - click passes them by keyword
     folder (./dir) in place of an image is built first.
     """
     wanted = _attached(attach, detach=detach, interactive=given["interactive"])
+    streams = terminal.streams(
+        stdin="stdin" in wanted,
+        terminal=given["tty"],
+        keys=detach_keys,
+        stdout="stdout" in wanted,
+        stderr="stderr" in wanted,
+    )
     with _docker_statuses(), _opened(ctx) as store, _CidFile(cidfile) as cid:
-        streams = terminal.streams(
-            stdin="stdin" in wanted,
-            terminal=given["tty"],
-            keys=detach_keys,
-            stdout="stdout" in wanted,
-            stderr="stderr" in wanted,
-        )
         options = run_options(**given, stdin_once="stdin" in wanted and not detach)
         options = _with_image(store, options, dockerfile, cast("Pull", pull), quiet=quiet)
         status = _detached(store, options, cid) if detach else _foreground(store, options, cid, streams, sig_proxy)

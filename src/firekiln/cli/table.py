@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import click
 
 _GAP = 3
+_LEAST_WIDTH = 10
 _STEPS = ((60, 1, "second"), (3600, 60, "minute"), (48 * 3600, 3600, "hour"), (14 * 86400, 86400, "day"))
 _LONG_STEPS = ((60 * 86400, 7 * 86400, "week"), (2 * 365 * 86400, 30 * 86400, "month"))
 
 
-def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell, three blanks between them."""
+def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, least: int = _LEAST_WIDTH) -> None:
+    """Columns as wide as their longest cell, three blanks between them, and no narrower than `least` with these."""
     table = [heading, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(heading))]
     for row in table:
-        cells = (cell.ljust(width + _GAP) for cell, width in zip(row, widths, strict=True))
+        cells = (cell.ljust(max(width + _GAP, least)) for cell, width in zip(row, widths, strict=True))
         click.echo("".join(cells).rstrip())
 
 

@@ -27,7 +27,9 @@ def streams(*, stdin: bool, terminal: bool, keys: str | None, stdout: bool = Tru
     from firekiln.machine.supervision.dialogue import DETACH_KEYS, Streams, parse_detach_keys  # noqa: PLC0415 - imported when used
 
     if stdin and terminal and not os.isatty(0):
-        raise UsageError("the input device is not a TTY", hint="leave out -t where the input is no terminal")
+        error = UsageError("the input device is not a TTY", hint="leave out -t where the input is no terminal")
+        error.exit_status = 1  # Docker's, also of `run`
+        raise error
     return Streams(
         stdin=0 if stdin else None,
         stdout=1 if stdout else None,

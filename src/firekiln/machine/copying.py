@@ -6,6 +6,7 @@ layers.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -89,7 +90,7 @@ class RunningFiles:
                 if frame.type == FrameType.STDOUT:
                     write(frame.payload)
                 elif frame.type in (FrameType.EXITED, FrameType.FAILED):
-                    _check_end(frame)
+                    self._check_end(frame, path)
                     return
         raise _gone()
 
@@ -105,9 +106,19 @@ class RunningFiles:
             stream.stdin(b"")
             for frame in _frames(stream):
                 if frame.type in (FrameType.EXITED, FrameType.FAILED):
-                    _check_end(frame)
+                    self._check_end(frame, path)
                     return
         raise _gone()
+
+    def _check_end(self, frame: Frame, path: str) -> None:
+        if frame.type == FrameType.FAILED and failure(frame).message.endswith(os.strerror(errno.ENOENT).lower()):
+            raise not_found(self._machine, path)
+        _check_end(frame)
+
+
+def not_found(machine: Machine, path: str) -> MachineError:
+    """Docker's words for a path of a machine."""
+    return _cannot(f"Could not find the file {path} in container {machine.name}")
 
 
 def stopped_tree(machine: Machine) -> Directory:

@@ -51,7 +51,8 @@ class Machine:
     @property
     def ports(self) -> tuple[PublishedPort, ...]:
         """Where the machine's published ports answer, while it runs."""
-        return self.settings.spec.ports
+        network = self.settings.spec.network
+        return network.ports if network else ()
 
     def start(self) -> None:
         """Boot a machine that was created, or has ended; returns when its process has started. One that runs is let be.
@@ -71,14 +72,14 @@ class Machine:
         prepared = self._prepared()
         return launch(self._state, *prepared) if prepared is not None else None
 
-    def restart(self, timeout: float | None = None) -> None:
+    def restart(self, timeout: float | None = None, *, signal: int | None = None) -> None:
         """Stop the machine, as `stop` does, and boot it again."""
         if self.settings.auto_remove:
             raise ConflictError(
                 f"{self.name} was started with --rm: it is removed when it ends, and cannot be restarted",
                 hint="run it without --rm",
             )
-        self.stop(timeout)
+        self.stop(timeout, signal=signal)
         self.start()
         self._note("restart")
 
@@ -132,15 +133,17 @@ class Machine:
             self._state.wait_until_ended(self.id)
         return self.record.exit_status
 
-    def stop(self, timeout: float | None = None) -> None:
-        """End the machine by its stop signal, after `timeout` seconds (its own where None; < 0: for ever) by force.
+    def stop(self, timeout: float | None = None, *, signal: int | None = None) -> None:
+        """End the machine by its stop signal, or that one, after `timeout` seconds (its own where None; < 0: for ever)
+        by force.
 
         A machine that does not run is left as it is.
         """
         if not self._state.is_alive(self.id):
             return
         seconds = self.settings.stop_timeout if timeout is None else timeout
-        control.ask(self._state.folder_of(self.id), {"do": "stop", "timeout": seconds})
+        request = {"do": "stop", "timeout": seconds, **({"signal": signal} if signal else {})}
+        control.ask(self._state.folder_of(self.id), request)
         self._state.wait_until_ended(self.id)
         self._note("stop")
 

@@ -24,6 +24,8 @@ from firekiln.machine.supervision.session import Session
 _FAREWELL = 10.0
 """Seconds that a client other than the owner has to take the last output."""
 _TOP_LIMIT = 4096
+_LAST_SIGNAL = 64
+_NOT_STARTED = 126
 
 Journal: TypeAlias = Callable[[str, Mapping[str, str]], None]
 
@@ -104,11 +106,11 @@ class Clients:
         self.signal_received = self.signal_received or number
         self.stop(0 if self.is_stopping else self._stop_timeout)
 
-    def stop(self, timeout: float) -> None:
-        """End the machine by its stop signal; for good, whatever its restart policy says."""
+    def stop(self, timeout: float, number: int = 0) -> None:
+        """End the machine by its stop signal, or that one; for good, whatever its restart policy says."""
         self.is_stopping = True
         if self.boot is not None:
-            self.boot.stop(self._stop_signal, timeout)
+            self.boot.stop(number or self._stop_signal, timeout)
 
     def signal(self, number: int) -> None:
         """Deliver a signal to the main process. Those that stop or kill it end the machine for good, as in Docker."""
@@ -145,7 +147,9 @@ class Clients:
             case Exited():
                 session.tell(FrameType.EXITED, code=event.status, oom=event.oom)
                 self._end(session, event.status)
-            case Failed(message=message, status=status):
+            case Failed(message=message, status=said):
+                # 125 would be the machine's own failure, or the command line's: Docker's `exec` keeps them apart.
+                status = max(said, _NOT_STARTED) if self._asked.get(event.process) == "exec" else said
                 session.tell(FrameType.FAILED, message=message, hint=None, status=status, stage=event.stage)
                 self._end(session, status)
             case Stat():
@@ -214,7 +218,8 @@ class Clients:
                 self._open(request, client, rest)
                 return Taken()
             case {"do": "stop", "timeout": int() | float() as timeout}:
-                self.stop(timeout)
+                number = request.get("signal")
+                self.stop(timeout, number if type(number) is int and 0 < number <= _LAST_SIGNAL else 0)
                 return Later("end")
             case {"do": "wait"}:
                 return Later("end")

@@ -1,8 +1,9 @@
 """How other processes talk to a machine's supervisor: a Unix socket, on which a client says one JSON line.
 
-`{"do": "stop", "timeout": 10}`, `{"do": "wait"}`, `{"do": "signal", "number": 15}`, `{"do": "stats"}` and
-`{"do": "top"}` are answered by one JSON line; the first two when the machine has ended: `{"exit_status": 0}`. After
-`{"do": "attach"}`, `exec`, `read`, `write` and `stat` the connection carries frames; see `session`.
+`{"do": "stop", "timeout": 10}` (perhaps with a `signal`), `{"do": "wait"}`, `{"do": "signal", "number": 15}`,
+`{"do": "stats"}` and `{"do": "top"}` are answered by one JSON line; the first two when the machine has ended:
+`{"exit_status": 0}`. After `{"do": "attach"}`, `exec`, `read`, `write` and `stat` the connection carries frames; see
+`session`.
 """
 
 from __future__ import annotations
