@@ -308,6 +308,17 @@ static int complain(const char *message)
 	return STATUS_MACHINE;
 }
 
+/* The parent's may be a shell, which has its background jobs ignore SIGINT and SIGQUIT, and shells heed that. */
+static void default_signals(void)
+{
+	sigset_t none;
+
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static int command_connect(char **argv)
 {
 	int out = connect_to(LISTEN_STDOUT), error = connect_to(LISTEN_STDERR);
@@ -317,14 +328,21 @@ static int command_connect(char **argv)
 		return complain("firekiln: the agent doesn't answer");
 	dup2(out, STDOUT_FILENO);
 	dup2(error, STDERR_FILENO);
+	default_signals();
 	process_execute(argv, environ, &failure);
 	complain(failure.message);
 	return failure.status;
 }
 
+/* Inits that end all processes begin with a SIGTERM: this one has something to say first. */
 static int command_exited(const char *word)
 {
-	int fd = connect_to(LISTEN_AGENT);
+	sigset_t all;
+	int fd;
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	fd = connect_to(LISTEN_AGENT);
 
 	if (fd < 0 || file_write_all(fd, word, strlen(word)))
 		return complain("firekiln: the agent doesn't answer");

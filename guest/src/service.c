@@ -1,27 +1,21 @@
 #include "service.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
+#include "beside.h"
 #include "clock.h"
-#include "file.h"
-#include "format.h"
+#include "ending.h"
 #include "log.h"
 #include "orders.h"
 
 #define ATTACH_EVERY_MS 250
-#define ABSENT_MS 1000	/* how long the end waits for a host that isn't there, */
-#define STALLED_MS 5000 /* and for one that doesn't read */
 #define OTHERS_MS 1000	/* for processes beside the first, which end with it */
-#define POWER_OFF_MS 10000 /* for an init of the image's */
 #define FIRST_FDS (2 + HEALTH_FDS + FOREIGN_FDS)
 #define MAX_FDS (FIRST_FDS + MAX_TASKS * TASK_FDS)
 
@@ -44,7 +38,7 @@ void service_block_signals(void)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-static struct task *main_task(struct service *service)
+struct task *service_main_task(struct service *service)
 {
 	return &service->tasks[0];
 }
@@ -69,11 +63,11 @@ struct task *service_free_place(struct service *service)
 
 void service_signal(struct service *service, struct task *task, int number, long long timeout_ms)
 {
-	pid_t pid = service->foreign && task == main_task(service) ? service->foreign->service : task->process.pid;
+	pid_t pid = service->foreign && task == service_main_task(service) ? service->foreign->service : task->process.pid;
 
 	if (!task->running)
 		return;
-	if (service->foreign && task == main_task(service) && timeout_ms >= 0) {
+	if (service->foreign && task == service_main_task(service) && timeout_ms >= 0) {
 		foreign_stop(service->foreign, timeout_ms);
 		return;
 	}
@@ -91,7 +85,7 @@ void service_forbid_restart(struct service *service)
 		return;
 	service->waiting = false;
 	service->over = true;
-	task_tell_end(main_task(service), service->channel, -1);
+	task_tell_end(service_main_task(service), service->channel, -1);
 }
 
 static void kill_everyone(void)
@@ -123,8 +117,8 @@ static int start(struct service *service, struct failure *failure)
 
 	if (process_start(&service->machine->process, &process, failure))
 		return -1;
-	task_end(main_task(service));
-	task_begin(main_task(service), PROCESS_MAIN, TASK_PROGRAM, &process);
+	task_end(service_main_task(service));
+	task_begin(service_main_task(service), PROCESS_MAIN, TASK_PROGRAM, &process);
 	service->waiting = false;
 	service->restart_at = NEVER;
 	service->started_at = clock_ms();
@@ -133,7 +127,7 @@ static int start(struct service *service, struct failure *failure)
 
 static void start_again(struct service *service)
 {
-	struct task *task = main_task(service);
+	struct task *task = service_main_task(service);
 	struct failure failure;
 
 	if (!start(service, &failure))
@@ -141,115 +135,6 @@ static void start_again(struct service *service)
 	task_tell_failure(task->number, service->channel, &failure);
 	service->waiting = false;
 	service->over = true;
-}
-
-/* Our last word must find room, also where the host asked for much and read little. */
-static void await_room(struct service *service);
-
-/* For people, who have nothing but the console to look at. A reset would cut off what the line still holds. */
-static void tell_console(const struct task *task)
-{
-	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
-	char line[sizeof task->failure->message + 32];
-	int length;
-
-	if (fd < 0)
-		return;
-	if (task->failed)
-		length = format_text(line, sizeof line, "firekiln: %s\n",
-				     task->failure ? task->failure->message : "out of memory");
-	else if (WIFSIGNALED(task->status))
-		length = format_text(line, sizeof line, "firekiln: the process was ended by signal %d\n",
-				     WTERMSIG(task->status));
-	else
-		length = format_text(line, sizeof line, "firekiln: the process ended with status %d\n",
-				     WEXITSTATUS(task->status));
-	file_write_all(fd, line, (size_t)length);
-	tcdrain(fd);
-	close(fd);
-}
-
-/* The process has ended and all of its output is on its way: the machine's end, or a wait for the next start. */
-static void conclude(struct service *service)
-{
-	struct task *task = main_task(service);
-	bool success = !task->failed && WIFEXITED(task->status) && WEXITSTATUS(task->status) == 0;
-	long long again = -1;
-
-	if (!service->stopping && !task->failed)
-		again = restart_after(&service->restart, &service->machine->restart, success,
-				      clock_ms() - service->started_at);
-	if (service->channel->config->console) {
-		tell_console(task);
-	} else {
-		await_room(service);
-		task_tell_end(task, service->channel, again);
-	}
-	service->waiting = again >= 0;
-	service->over = again < 0;
-	if (service->waiting)
-		service->restart_at = clock_ms() + again;
-}
-
-/* --- beside an init of the image's -------------------------------------------------------------------------------- */
-
-static void tell_init_started(struct service *service)
-{
-	struct task *task = main_task(service);
-
-	if (service->foreign->failed) {
-		task_tell_failure(PROCESS_MAIN, service->channel, &service->foreign->failure);
-		service->over = true;
-		return;
-	}
-	task->process.pid = 1;
-	task_tell_start(task, service->channel, 0);
-}
-
-/* The service connects: it runs, perhaps anew. */
-static void service_connected(struct service *service)
-{
-	struct task *task = main_task(service);
-
-	service->started_at = clock_ms();
-	if (service->waiting) {
-		service->waiting = false;
-		task->started = false;
-		task->running = true;
-		task_tell_start(task, service->channel, service->restart.count);
-	}
-	health_end(&service->health);
-	health_begin(&service->health, service->machine);
-}
-
-static void service_exited(struct service *service)
-{
-	struct task *task = main_task(service);
-
-	if (service->over || service->waiting)
-		return;
-	health_end(&service->health);
-	task->running = false;
-	task->status = service->foreign->status;
-	conclude(service);
-	service->restart_at = NEVER; /* by its init, when that finds it right */
-}
-
-static void watch_init(struct service *service)
-{
-	struct foreign *foreign = service->foreign;
-
-	if (foreign->running && !main_task(service)->started && !service->over && !service->waiting)
-		tell_init_started(service);
-	if (foreign->connected)
-		service_connected(service);
-	foreign->connected = false;
-	if (foreign->exited && foreign_drained(foreign)) {
-		foreign->exited = false;
-		service_exited(service);
-	}
-	if (clock_ms() >= foreign->give_up_at)
-		service->over = true;
 }
 
 /* --- rounds -------------------------------------------------------------------------------------------------------- */
@@ -284,7 +169,7 @@ static void take_signals(struct service *service)
 	while (read(service->signals, &info, sizeof info) == (ssize_t)sizeof info) {
 		if ((info.ssi_signo != SIGINT && info.ssi_signo != SIGTERM) || service->foreign)
 			continue;
-		service_signal(service, main_task(service), service->machine->process.stop_signal,
+		service_signal(service, service_main_task(service), service->machine->process.stop_signal,
 			       service->machine->process.stop_timeout_ms);
 		service_forbid_restart(service);
 	}
@@ -315,7 +200,7 @@ void service_forget_host(struct service *service)
 /* Say what is to be said, and let go what has ended. */
 static void settle(struct service *service)
 {
-	struct task *task = main_task(service);
+	struct task *task = service_main_task(service);
 	long long now = clock_ms();
 
 	if (service->had_host && !service->channel->attached)
@@ -337,12 +222,12 @@ static void settle(struct service *service)
 		task_end(other);
 	}
 	if (service->foreign)
-		watch_init(service);
+		beside_watch(service);
 	if (service->waiting && now >= service->restart_at)
 		start_again(service);
 	else if (!service->foreign && task->number == PROCESS_MAIN && !service->waiting && !service->over &&
 		 task_over(task, service->channel) && (!others_remain(service) || getpid() != 1 || now >= task->drain_until))
-		conclude(service);
+		ending_conclude(service);
 }
 
 static long long next_deadline(const struct service *service, long long deadline)
@@ -401,7 +286,7 @@ static size_t gather(struct service *service, struct pollfd *fds)
 
 static void tell_main_started(struct service *service)
 {
-	struct task *task = main_task(service);
+	struct task *task = service_main_task(service);
 	bool before = task->started;
 
 	task_tell_start(task, service->channel, service->restart.count);
@@ -428,8 +313,7 @@ static void serve(struct service *service, const struct pollfd *fds)
 		foreign_serve(service->foreign, fds + 2 + HEALTH_FDS, service->channel);
 }
 
-/* One round: wait for something to happen, at most until `deadline`, and deal with it. */
-static void step(struct service *service, long long deadline)
+void service_step(struct service *service, long long deadline)
 {
 	static struct pollfd fds[MAX_FDS];
 	struct channel *channel = service->channel;
@@ -468,63 +352,6 @@ static void begin(struct service *service, const struct machine *machine, struct
 	service->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static void await_room(struct service *service)
-{
-	long long deadline = clock_ms() + STALLED_MS;
-
-	while (service->channel->attached && !channel_room(service->channel) && clock_ms() < deadline) {
-		struct pollfd writable = { .fd = service->channel->fd, .events = POLLOUT };
-
-		poll(&writable, 1, (int)(deadline - clock_ms()));
-		channel_flush(service->channel);
-	}
-}
-
-/* Wait for the host to have read everything, while it makes progress, and to say so. */
-static void await_host(struct service *service)
-{
-	long long deadline = clock_ms() + STALLED_MS;
-	size_t left = SIZE_MAX;
-
-	while (!service->acknowledged && clock_ms() < deadline) {
-		size_t queued = service->channel->out_end - service->channel->out_start;
-
-		if (!service->channel->attached && deadline > clock_ms() + ABSENT_MS)
-			deadline = clock_ms() + ABSENT_MS;
-		else if (queued < left)
-			deadline = clock_ms() + STALLED_MS;
-		left = queued;
-		step(service, deadline);
-	}
-}
-
-/* The service has ended, or the init has been given up: the former is its matter first. */
-static void finish_foreign(struct service *service)
-{
-	struct foreign *foreign = service->foreign;
-
-	if (main_task(service)->running)
-		return;
-	await_host(service);
-	foreign_stop(foreign, POWER_OFF_MS);
-	while (clock_ms() < foreign->give_up_at)
-		step(service, foreign->give_up_at);
-}
-
-static void finish(struct service *service, void (*sync)(void))
-{
-	bool beside = service->foreign && !service->foreign->failed;
-
-	service->over = true;
-	service->acknowledged = false;
-	channel_flush(service->channel); /* the news travel while the disk is being written */
-	if (beside)
-		finish_foreign(service);
-	sync();
-	if (!beside && !service->channel->config->console)
-		await_host(service);
-}
-
 void service_fail(struct channel *channel, const struct failure *failure, void (*sync)(void))
 {
 	static struct service service;
@@ -533,7 +360,7 @@ void service_fail(struct channel *channel, const struct failure *failure, void (
 	begin(&service, NULL, channel);
 	channel_attach(channel);
 	task_tell_failure(PROCESS_MAIN, channel, failure);
-	finish(&service, sync);
+	ending_finish(&service, sync);
 }
 
 void service_run(const struct machine *machine, struct channel *channel, struct foreign *foreign, void (*sync)(void))
@@ -545,22 +372,22 @@ void service_run(const struct machine *machine, struct channel *channel, struct 
 	begin(&service, machine, channel);
 	channel_attach(channel);
 	while (!service.greeted && clock_ms() < deadline)
-		step(&service, channel->attached ? deadline : clock_ms() + 2);
+		service_step(&service, channel->attached ? deadline : clock_ms() + 2);
 	if (service.stopping) {
-		finish(&service, sync);
+		ending_finish(&service, sync);
 		return;
 	}
 	if (foreign) {
 		struct process none = { .input = -1, .output = -1, .error = -1, .report = -1 };
 
 		service.foreign = foreign;
-		task_begin(main_task(&service), PROCESS_MAIN, TASK_PROGRAM, &none);
-		main_task(&service)->starting = false;
+		task_begin(service_main_task(&service), PROCESS_MAIN, TASK_PROGRAM, &none);
+		service_main_task(&service)->starting = false;
 	} else if (start(&service, &failure)) {
 		service_fail(channel, &failure, sync);
 		return;
 	}
 	while (!service.over)
-		step(&service, NEVER);
-	finish(&service, sync);
+		service_step(&service, NEVER);
+	ending_finish(&service, sync);
 }

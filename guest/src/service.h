@@ -34,8 +34,8 @@ struct service {
 	struct task tasks[MAX_TASKS]; /* the first is the machine's process */
 };
 
-/* Greet the host, run the process (or see what `foreign` does with it), relay, reap, report. `sync` makes the disks clean once every process is gone.
- * Returns when the machine may power off. */
+/* Greet the host, run the process (or see what `foreign` does with it), relay, reap, report. `sync` makes the disks
+ * clean once every process is gone. Returns when the machine may power off. */
 void service_run(const struct machine *machine, struct channel *channel, struct foreign *foreign, void (*sync)(void));
 
 /* Tell the host, and the console, why there will be no process. Returns when the machine may power off. */
@@ -43,6 +43,13 @@ void service_fail(struct channel *channel, const struct failure *failure, void (
 
 /* The signals that PID 1 reads from a descriptor; to be blocked before anything else happens. */
 void service_block_signals(void);
+
+/* --- for beside.c and ending.c ------------------------------------------------------------------------------------- */
+
+struct task *service_main_task(struct service *service);
+
+/* One round: wait for something to happen, at most until `deadline`, and deal with it. */
+void service_step(struct service *service, long long deadline);
 
 /* --- for orders.c: what the host may order ------------------------------------------------------------------------ */
 
