@@ -18,7 +18,7 @@ from firekiln.build.recipes import read
 from firekiln.build.sbom import scan
 from firekiln.errors import BuildError, MissingProgramError
 from firekiln.oci.platform import Platform
-from firekiln.rootfs import erofs
+from firekiln.rootfs import erofs, lookup
 from firekiln.rootfs.tree import walk
 from firekiln.sandbox import NamespaceRunner
 from firekiln.sandbox.step import Step
@@ -90,3 +90,41 @@ def test_a_missing_keyring_is_named_with_its_package(tmp_path, monkeypatch):
     with pytest.raises(MissingProgramError, match="keyring") as caught:
         host_archive(recipe, method, "amd64")
     assert caught.value.hint == "apt-get install debian-archive-keyring"
+
+
+OWN = """
+repository = "kilnbuntu"
+system = "Kilnbuntu"
+method = "mmdebstrap"
+[tags]
+"1.04" = "bookworm"
+[mmdebstrap]
+origin = "Debian"
+mirror = "http://deb.debian.org/debian"
+keyrings = ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"]
+suites = ["{release}"]
+security-suites = []
+variant = "apt"
+include = ["netbase"]
+merged-usr = ["bookworm"]
+[init]
+sysvinit = ["sysvinit-core"]
+[image]
+env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("init", ["", "-sysvinit"])
+def test_a_user_s_recipe_sets_up_packages_of_its_own_choice(tmp_path, monkeypatch, init):
+    write_recipe(OWN, tmp_path, monkeypatch)
+    with bootstrap(f"kilnbuntu:1.04{init}", Platform.host(), tmp_path) as (tree, image):
+        names = {package.name for package in scan(tree).packages}
+        sources = lookup.get(tree, b"etc/apt/sources.list.d/kilnbuntu.sources").read().decode()
+    assert {"apt", "bash", "netbase"} <= names
+    assert ("sysvinit-core" in names) == bool(init)
+    assert "tzdata" not in names  # minbase has it, the variant `apt` does not
+    assert sources.splitlines()[1:3] == ["URIs: http://deb.debian.org/debian", "Suites: bookworm"]
+    assert image.config.env == ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
+    assert image.config.cmd == (("/sbin/init",) if init else ("bash",))
