@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "logout": "registry:logout",
     "logs": "machines:logs",
     "man": "manual:man",
+    "pause": "machines:pause",
     "port": "machines:port",
     "ps": "ps:ps",
     "pull": "registry:pull",
@@ -57,6 +58,7 @@ VERBS: dict[str, str] = {
     "system": "system:system",
     "tag": "images:tag",
     "top": "top:top",
+    "unpause": "machines:unpause",
     "volume": "volume:volume",
     "wait": "machines:wait",
 }

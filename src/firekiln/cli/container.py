@@ -15,7 +15,8 @@ class _Aliases(click.Group):
     """The verbs at the top, by Docker's names for them below `container`; each loaded when it is used."""
 
     same: ClassVar[frozenset[str]] = frozenset(
-        "attach cp create exec inspect kill logs port rename restart rm run start stats stop top wait".split()
+        "attach cp create exec inspect kill logs pause port rename restart rm run start stats stop top unpause "
+        "wait".split()
     )
     others: ClassVar[dict[str, str]] = {"ls": "ps", "list": "ps", "ps": "ps"}
 

@@ -16,12 +16,12 @@ from firekiln.cli.table import human_size
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine import copying
 from firekiln.machine.machine import Machine
+from firekiln.machine.supervision.state import RUNS
 
 if TYPE_CHECKING:
     from firekiln.rootfs.tree import Node
 
 _CHUNK = 1 << 20
-_RUNS = ("running", "restarting")
 
 
 @click.command
@@ -90,7 +90,7 @@ def _archive_out(machine: Machine, source: str, *, follow: bool) -> None:
 
     if sys.stdout.isatty():
         raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    if machine.record.status in _RUNS:
+    if machine.record.status in RUNS:
         copying.RunningFiles(machine).archive(source, _write, follow=follow)
         return
     node = _stopped(machine, source, follow=follow)
@@ -103,7 +103,7 @@ def _copy_in(machine: Machine, source: str, dest: str, *, keep_owner: bool, foll
     from firekiln.rootfs import directory  # noqa: PLC0415 - imported when used
     from firekiln.rootfs.tar import writer  # noqa: PLC0415 - ditto
 
-    if machine.record.status not in _RUNS:
+    if machine.record.status not in RUNS:
         raise ConflictError(
             f"{machine.name} does not run: nothing can be copied into it",
             hint=f"firekiln start {machine.name}; its disk is a file system that only a running machine writes to",
@@ -139,7 +139,7 @@ def _node(machine: Machine, path: str, spool: int, *, follow: bool) -> Node:
     """What a machine has at a path; the content is in `spool`, or in the machine's drives."""
     from firekiln.rootfs.tar import reader  # noqa: PLC0415 - imported when used
 
-    if machine.record.status not in _RUNS:
+    if machine.record.status not in RUNS:
         return _stopped(machine, path, follow=follow)
 
     def write(data: bytes) -> None:

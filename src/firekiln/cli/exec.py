@@ -13,10 +13,9 @@ from firekiln.cli.machines import client_failures, each, machine_state
 from firekiln.cli.quick import PROXIED
 from firekiln.errors import FirekilnError, MachineError, UsageError
 from firekiln.machine.machine import Machine, not_running
-from firekiln.machine.supervision.state import State
+from firekiln.machine.supervision.state import RUNS, State
 from firekiln.machine.supervision.stream import Stream
 
-_RUNS = ("running", "restarting")
 _NOT_STARTED = 126
 """Docker's status for an exec that is not to be: a user or directory that is not there."""
 
@@ -80,7 +79,7 @@ def exec_(  # noqa: PLR0917 - click passes them by keyword
 def attach(ctx: click.Context, detach_keys: str | None, no_stdin: bool, sig_proxy: bool, machine: str) -> None:
     """See what a machine writes, and write what it reads."""
     found = Machine.find(machine_state(ctx), machine)
-    if found.record.status not in _RUNS:
+    if found.record.status not in RUNS:
         raise FirekilnError(
             "You cannot attach to a stopped container, start it first", hint=f"firekiln start -ai {machine}"
         )
@@ -132,7 +131,7 @@ def _running(ctx: click.Context, word: str) -> Machine:
     if not state.folder.exists():
         state = machine_state(ctx)
     record = state.get(word)
-    if record.status not in _RUNS:
+    if record.status not in RUNS:
         raise not_running(record)
     return Machine(state, record.id)
 

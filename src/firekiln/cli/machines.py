@@ -115,6 +115,22 @@ def _signal(word: str) -> int:
 @click.command
 @click.argument("machines", nargs=-1, required=True)
 @click.pass_context
+def pause(ctx: click.Context, machines: Sequence[str]) -> None:
+    """Have machines stand still: their VMMs are stopped."""
+    each(ctx, machines, Machine.pause)
+
+
+@click.command
+@click.argument("machines", nargs=-1, required=True)
+@click.pass_context
+def unpause(ctx: click.Context, machines: Sequence[str]) -> None:
+    """Have paused machines go on."""
+    each(ctx, machines, Machine.unpause)
+
+
+@click.command
+@click.argument("machines", nargs=-1, required=True)
+@click.pass_context
 def wait(ctx: click.Context, machines: Sequence[str]) -> None:
     """Wait for machines to end; print their exit statuses."""
     each(ctx, machines, lambda machine: machine.wait(), echo=False)

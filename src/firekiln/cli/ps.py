@@ -18,12 +18,11 @@ from firekiln.cli.template import print_each
 from firekiln.errors import UsageError
 from firekiln.machine.supervision.live import Live, read_live
 from firekiln.machine.supervision.settings import Settings
-from firekiln.machine.supervision.state import Record, State
+from firekiln.machine.supervision.state import RUNS, Record, State
 from firekiln.oci.reference import Reference
 
 _COMMAND_WIDTH = 20
 _SHORT_ID = 12
-RUNNING = ("running", "restarting")
 _HEALTH = {"starting": "health: starting"}
 """What `docker ps` says of a state of health, where that is not its name."""
 
@@ -61,7 +60,7 @@ def ps(  # noqa: PLR0917 - click passes them by keyword
     wanted = [parse_filter(text, state) for text in filters]
     last = 1 if latest else last
     shown = everything or last > 0 or any(text.startswith(("status=", "exited=")) for text in filters)
-    records = [record for record in state.list() if shown or record.status in RUNNING]
+    records = [record for record in state.list() if shown or record.status in RUNS]
     records = [record for record in records if _passes(record, wanted)][: last if last > 0 else None]
     if quiet:
         for record in records:
@@ -194,6 +193,8 @@ def _status(record: Record, live: Live | None, now: float) -> str:
         case "running":
             health = f" ({_HEALTH.get(live.health, live.health)})" if live and live.health else ""
             return f"Up {human_duration(now - record.started_ns / 1e9)}{health}"
+        case "paused":
+            return f"Up {human_duration(now - record.started_ns / 1e9)} (Paused)"
         case "restarting":
             return "Restarting"
         case "exited":
@@ -204,7 +205,7 @@ def _status(record: Record, live: Live | None, now: float) -> str:
 
 def _ports(record: Record, config: dict[str, Any]) -> str:
     """Published ports, then those that the image exposes only; of a machine that does not run, none."""
-    if record.status not in RUNNING:
+    if record.status not in RUNS:
         return ""
     published = Settings.decode(record.settings).spec.ports
     bound = {f"{port.guest_port}/{port.protocol}" for port in published}

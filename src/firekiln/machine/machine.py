@@ -13,8 +13,9 @@ from firekiln.machine.supervision import control
 from firekiln.machine.supervision.journal import note
 from firekiln.machine.supervision.live import forget_live
 from firekiln.machine.supervision.log import Line, read_log
+from firekiln.machine.supervision.processes import kill_supervisor, wake_supervisor
 from firekiln.machine.supervision.settings import Settings
-from firekiln.machine.supervision.state import MachineLock, Record, State
+from firekiln.machine.supervision.state import RUNS, MachineLock, Record, State
 from firekiln.machine.supervision.stream import Stream
 from firekiln.machine.vmm.spec import MachineSpec, PublishedPort
 
@@ -51,8 +52,7 @@ class Machine:
     @property
     def ports(self) -> tuple[PublishedPort, ...]:
         """Where the machine's published ports answer, while it runs."""
-        network = self.settings.spec.network
-        return network.ports if network else ()
+        return self.settings.spec.ports
 
     def start(self) -> None:
         """Boot a machine that was created, or has ended; returns when its process has started. One that runs is let be.
@@ -110,16 +110,22 @@ class Machine:
 
     def stream(self, what: str, **fields: Any) -> Stream:
         """A connection of frames; see `control`. ConflictError where the machine does not run."""
+        record = self.record
+        if record.status == "paused":
+            raise paused(record)
         stream = Stream.open(self._state.folder_of(self.id), {"do": what, **fields})
         if stream is None:
-            raise not_running(self.record)
+            raise not_running(record)
         return stream
 
     def figures(self, what: Literal["stats", "top"]) -> Mapping[str, Any]:
         """What the guest says of itself: see `clients`. ConflictError where the machine does not run."""
+        record = self.record
+        if record.status == "paused":
+            raise paused(record)
         answer = control.ask(self._state.folder_of(self.id), {"do": what}, timeout=_ANSWER_DEADLINE)
         if answer is None:
-            raise not_running(self.record)
+            raise not_running(record)
         if "error" in answer:
             raise MachineError(f"{self.name}: {answer['error']}")
         return answer
@@ -142,8 +148,7 @@ class Machine:
         if not self._state.is_alive(self.id):
             return
         seconds = self.settings.stop_timeout if timeout is None else timeout
-        request = {"do": "stop", "timeout": seconds, **({"signal": signal} if signal else {})}
-        control.ask(self._state.folder_of(self.id), request)
+        self._end(seconds, signal)
         self._state.wait_until_ended(self.id)
         self._note("stop")
 
@@ -151,7 +156,8 @@ class Machine:
         """Send the machine's process a signal. ConflictError where the machine does not run."""
         record = self.record
         answer = None
-        if record.status in ("running", "restarting"):
+        if record.status in RUNS:
+            wake_supervisor(self._state.folder_of(self.id))
             request = {"do": "signal", "number": number}
             answer = control.ask(self._state.folder_of(self.id), request, timeout=_ANSWER_DEADLINE)
         if answer is None:
@@ -159,6 +165,44 @@ class Machine:
         if "error" in answer:
             raise MachineError(f"{record.name}: {answer['error']}")
         self._note("kill", signal=str(number))
+
+    def pause(self) -> None:
+        """Have the machine stand still, processors and all. ConflictError where it does, or does not run."""
+        record = self._told("pause", "running")
+        if record is not None:
+            raise _conflict(record, "is already paused")
+
+    def unpause(self) -> None:
+        """Have a machine that was paused go on. ConflictError where it was not."""
+        record = self._told("unpause", "paused")
+        if record is not None:
+            raise _conflict(record, "is not paused")
+
+    def _told(self, what: str, status: str) -> Record | None:
+        """Have the supervisor do something with a machine of that status; its record where it is of another."""
+        record = self.record
+        if record.status not in RUNS:
+            raise not_running(record)
+        if record.status != status:
+            return record
+        answer = control.ask(self._state.folder_of(self.id), {"do": what}, timeout=_ANSWER_DEADLINE)
+        if answer is None:
+            raise not_running(record)
+        if "error" in answer:
+            raise MachineError(f"{record.name}: {answer['error']}")
+        self._note(what)
+        return None
+
+    def _end(self, seconds: float, signal: int | None = None) -> None:
+        """Have the supervisor end the machine; one that does not answer is ended with it."""
+        request = {"do": "stop", "timeout": seconds, **({"signal": signal} if signal else {})}
+        folder = self._state.folder_of(self.id)
+        wake_supervisor(folder)
+        limit = None if seconds < 0 else seconds + _ANSWER_DEADLINE
+        try:
+            control.ask(folder, request, timeout=limit)
+        except MachineError:
+            kill_supervisor(folder)
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove the machine and all that is its own, with `volumes` also its volumes without a name.
@@ -175,7 +219,7 @@ class Machine:
                     hint=f"stop the container before removing or force remove: firekiln rm -f {record.name}",
                 )
             if force:
-                control.ask(self._state.folder_of(self.id), {"do": "stop", "timeout": 0}, timeout=_ANSWER_DEADLINE)
+                self._end(0)
             self._state.wait_until_ended(self.id)
         self._note("destroy")
         discard(self._state, self.id, volumes=volumes)
@@ -226,6 +270,15 @@ def _check_parts(spec: MachineSpec) -> None:
 
 def not_running(record: Record) -> ConflictError:
     """Docker's words."""
-    error = ConflictError(f"container {record.id[:12]} is not running", hint="`firekiln ps -a` says how it ended")
+    return _conflict(record, "is not running", hint="`firekiln ps -a` says how it ended")
+
+
+def paused(record: Record) -> ConflictError:
+    """Docker's words. Whoever stopped the VMM may not have been `firekiln pause`."""
+    return _conflict(record, "is paused, unpause the container first", hint=f"firekiln unpause {record.name}")
+
+
+def _conflict(record: Record, words: str, *, hint: str | None = None) -> ConflictError:
+    error = ConflictError(f"container {record.id[:12]} {words}", hint=hint)
     error.exit_status = 1
     return error

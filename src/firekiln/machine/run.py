@@ -34,6 +34,7 @@ from firekiln.machine.options import (
 from firekiln.machine.process import Process
 from firekiln.machine.services import own_init
 from firekiln.machine.supervision.journal import note
+from firekiln.machine.supervision.logconfig import LogConfig
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.state import MachineLock, Record, State
 from firekiln.machine.supervision.stream import Stream
@@ -116,8 +117,11 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
         tty=options.tty is not None,
         restart=(options.restart.policy, options.restart.retries),
         health=health is not None,
+        health_limit=health.limit if health else (0.0, 0),
         read_only=options.read_only,
         vmm=vmm,
+        log=LogConfig.parse(options.log_driver, options.log_options),
+        annotations=options.annotations,
     )
     record, lock = state.create(
         Record(

@@ -250,6 +250,7 @@ class Restart:
 
 _HEALTH_SECONDS = 30
 _HEALTH_RETRIES = 3
+_HEALTH_GRACE = 5.0
 _MS = 1_000_000
 
 
@@ -289,6 +290,12 @@ class HealthCheck:
             start_interval_ms=milliseconds(check.start_interval, 5000),
             retries=check.retries or _HEALTH_RETRIES,
         )
+
+    @property
+    def limit(self) -> tuple[float, int]:
+        """Seconds after one result within which the next must come, of a guest that lives; failures that count."""
+        longest = max(self.interval_ms, self.start_interval_ms) + self.timeout_ms
+        return longest / 1000 + _HEALTH_GRACE, self.retries
 
     def to_json(self) -> dict[str, Json]:
         return {

@@ -6,6 +6,7 @@ The owner is whoever started the machine, and is connected before it boots, so t
 from __future__ import annotations
 
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ _FAREWELL = 10.0
 _TOP_LIMIT = 4096
 _LAST_SIGNAL = 64
 _NOT_STARTED = 126
+_PAUSED = "the machine is paused"
 
 Journal: TypeAlias = Callable[[str, Mapping[str, str]], None]
 
@@ -41,6 +43,23 @@ class Boot(Protocol):
     @property
     def is_started(self) -> bool:
         """Whether the guest's process has started."""
+        ...
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the VMM is stopped, by `pause` or by somebody's SIGSTOP: its guest answers nothing."""
+        ...
+
+    def signal(self, number: int, *, ends: bool) -> None:
+        """Deliver a signal to the process; `ends`: no restart policy starts it again."""
+        ...
+
+    def pause(self) -> None:
+        """Have the machine stand still."""
+        ...
+
+    def resume(self) -> None:
+        """Have it go on."""
         ...
 
     def stop(self, number: int, timeout: float) -> None:
@@ -93,6 +112,10 @@ class Clients:
         return self.boot.agent if self.boot is not None and self.boot.is_started else None
 
     @property
+    def _is_paused(self) -> bool:
+        return self.boot is not None and self.boot.is_paused
+
+    @property
     def is_congested(self) -> bool:
         """Whether a client of the main process lags so far behind that its output has to wait."""
         return any(session.is_congested for session in self._attached)
@@ -114,8 +137,10 @@ class Clients:
 
     def signal(self, number: int) -> None:
         """Deliver a signal to the main process. Those that stop or kill it end the machine for good, as in Docker."""
-        if self.agent is not None:
-            self.agent.signal(number, ends=number in (9, self._stop_signal))
+        if self.boot is not None and self.boot.is_started:
+            if number == signal.SIGKILL:
+                self.is_stopping = True
+            self.boot.signal(number, ends=number in (signal.SIGKILL, self._stop_signal))
 
     # --- from the guest ---------------------------------------------------------------------------------------------
 
@@ -228,11 +253,16 @@ class Clients:
     def _on_question(self, request: Message) -> Message | Later:
         agent = self.agent
         match request:
-            case {"do": "signal" | "stats" | "top"} if agent is None:
+            case {"do": "signal" | "stats" | "top" | "pause" | "unpause"} if agent is None:
                 return {"error": "the machine is still booting"}
             case {"do": "signal", "number": int() as number}:
                 self.signal(number)
                 return {}
+            case {"do": "pause" | "unpause" as what} if self.boot is not None:
+                (self.boot.pause if what == "pause" else self.boot.resume)()
+                return {}
+            case {"do": "stats" | "top"} if self._is_paused:
+                return {"error": _PAUSED}
             case {"do": "stats" | "top" as what} if agent is not None:
                 (agent.stats if what == "stats" else agent.top)()
                 return Later(what)
@@ -287,6 +317,8 @@ class Clients:
         agent = self.agent
         if agent is None:
             raise MachineError("the machine is still booting")
+        if self._is_paused:
+            raise MachineError(_PAUSED)
         if len(self._sessions) >= PROCESSES_LIMIT:
             raise MachineError(f"{PROCESSES_LIMIT} processes are started in the machine already")
         match request["do"]:

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError
 from firekiln.machine.names import check_name, random_name
+from firekiln.machine.supervision import lastword
 from firekiln.machine.supervision.live import read_live
+from firekiln.machine.supervision.processes import is_stopped
 from firekiln.store.durable import store_error, store_errors
 from firekiln.store.wal import BUSY_SECONDS, switch_to_wal
 from firekiln.values import dataclass
@@ -27,7 +29,10 @@ from firekiln.values import dataclass
 if TYPE_CHECKING:  # at run time it is imported where it is used: a supervisor needs no database while it waits
     import sqlite3
 
-Status = Literal["created", "running", "restarting", "exited"]
+Status = Literal["created", "running", "paused", "restarting", "exited"]
+RUNS: Final = ("running", "paused", "restarting")
+"""The states of a machine that has a VMM, or is to have one soon."""
+
 KILLED = 137
 """The exit status of a machine whose end nobody saw: as if by SIGKILL."""
 
@@ -207,7 +212,8 @@ class State:
             status = cast("Status", live.status)
             record = replace(record, status=status, started_ns=live.started_ns, pid=live.pid)
         if record.status == "created" or self.is_alive(record.id):
-            return record
+            stopped = record.status == "running" and is_stopped(record.pid)
+            return replace(record, status="paused") if stopped else record
         # Asked again, since it may have ended in order between the reading of its row and that of its lock.
         changes: dict[str, Any] = {
             "status": "exited",
@@ -216,6 +222,7 @@ class State:
             "started_ns": record.started_ns,
             "finished_ns": time.time_ns(),
             "pid": 0,
+            **(lastword.found(self.folder_of(record.id)) or {}),
         }
         if not self.writable:
             return replace(record, **changes)

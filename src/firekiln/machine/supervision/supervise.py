@@ -18,15 +18,17 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
-from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError
+from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError, StoreError
 from firekiln.machine.guest.protocol import FrameType
-from firekiln.machine.guest.reports import Exited, Health
-from firekiln.machine.supervision import control
+from firekiln.machine.guest.reports import Exited, Health, HealthStatus
+from firekiln.machine.supervision import control, lastword
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End
 from firekiln.machine.supervision.journal import note
 from firekiln.machine.supervision.live import Live, replaced, with_result, write_live
+from firekiln.machine.supervision.processes import is_stopped
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.state import MachineLock, Record, State
 from firekiln.machine.supervision.stream import Stream, failure
@@ -44,6 +46,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _RECORD = "record.json"
 _ANSWER_DEADLINE = 10.0
+_SILENT = "the guest does not answer"
 _ASK_AGAIN = 0.02
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 60.0
@@ -71,6 +74,7 @@ class _Run:
             started=lambda pid, restarts: self._on_start(clients, pid, restarts),
             restarting=self._on_restarting,
             health=self._on_health,
+            silent=self._on_silence,
         )
         while True:
             begun = time.monotonic()
@@ -136,6 +140,15 @@ class _Run:
         self.write(status="restarting", restarts=self._reboots + self._restarts + 1)
         self.journal("die", {"exitCode": str(event.status)})
 
+    def _on_silence(self) -> None:
+        """No result of a health check has come for as long as one may take: the guest hangs."""
+        if is_stopped(self._live.pid):
+            return  # Docker checks nothing of what is paused either
+        streak, now = self._live.streak + 1, time.time_ns()
+        is_over = streak >= self._settings.health_limit[1]
+        status = "unhealthy" if is_over else cast("HealthStatus", self._live.health)
+        self._on_health(Health(status=status, streak=streak, start_ns=now, end_ns=now, code=-1, output=_SILENT))
+
     def _on_health(self, result: Health) -> None:
         before = self._live.health
         self._live = with_result(self._live, result)
@@ -178,6 +191,8 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
     try:
         facts = HostFacts(state.folder / "host.json")
         folder = state.folder_of(record.id)
+        with store_errors(folder, "cannot write to"):
+            lastword.reserve(folder)
         vmm = back_end(settings.vmm, settings.spec, settings.kernel_digest, facts, folder)
         with held(state.folder.parent, volumes_used(settings.mounts)):
             end = run.run(clients, vmm)
@@ -185,11 +200,12 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
         status, message, hint = error.exit_status, error.message, error.hint
         # As in Docker, what has never run remains what was created.
         ended = {"status": "exited", "started_ns": run.started_ns} if run.started_ns else {}
-        state.update(record.id, exit_status=status, error=message, finished_ns=time.time_ns(), pid=0, **ended)
+        _put_down(state, record.id, exit_status=status, error=message, finished_ns=time.time_ns(), pid=0, **ended)
         run.journal("die", {"exitCode": str(status)})
         fields = {"message": message, "hint": hint, "status": status}
         return lambda: clients.finish(status, FrameType.FAILED, **fields)
-    state.update(
+    _put_down(
+        state,
         record.id,
         status="exited",
         started_ns=run.started_ns,
@@ -203,6 +219,14 @@ def _recorded(run: _Run, state: State, record: Record, settings: Settings, clien
         run.journal("oom", {})
     run.journal("die", {"exitCode": str(end.status)})
     return lambda: clients.finish(end.status, FrameType.EXITED, code=end.status, error=end.error, oom=end.oom)
+
+
+def _put_down(state: State, machine_id: str, **changes: Any) -> None:
+    """Record the end, in the machine's folder where the database can't be written: the disk is full."""
+    try:
+        state.update(machine_id, **changes)
+    except StoreError:
+        lastword.leave(state.folder_of(machine_id), changes)
 
 
 def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:

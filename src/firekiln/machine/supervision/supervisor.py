@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import selectors
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -38,6 +40,7 @@ from firekiln.machine.guest.reports import (
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End, Tail, failure, judge
 from firekiln.machine.supervision.log import LogWriter, Stream
+from firekiln.machine.supervision.processes import is_stopped
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.wakeup import ignore
 from firekiln.machine.vmm.backend import Guest, Vmm
@@ -57,12 +60,14 @@ _READ = 1 << 16
 class Hooks:
     """What happens beside the log. `started` gets the VMM's process id and how often the guest restarted its process.
 
-    `restarting` gets each end of the process that the guest will not let be its last.
+    `restarting` gets each end of the process that the guest will not let be its last. `silent`: no result of the health
+    check came in time.
     """
 
     started: Callable[[int, int], None] = ignore
     restarting: Callable[[Exited], None] = ignore
     health: Callable[[Health], None] = ignore
+    silent: Callable[[], None] = ignore
 
 
 class Supervisor:
@@ -90,6 +95,7 @@ class Supervisor:
         self._breach = ""
         self._over = False
         self._deadline = math.inf
+        self._silence = math.inf
         self.is_started = False
 
     @property
@@ -116,9 +122,29 @@ class Supervisor:
         if timeout == 0 or not self.is_started:
             self._guest.process.kill()
             return
+        self.resume()
         self._agent.stop(number, _LONGEST_MS if timeout < 0 else min(round(timeout * 1000), _LONGEST_MS))
         if timeout > 0:
             self._deadline = min(self._deadline, time.monotonic() + timeout + _GRACE)
+
+    def signal(self, number: int, *, ends: bool) -> None:
+        """Deliver a signal to the process; `ends`: for good. A guest that hangs when killed is given a few seconds."""
+        self.resume()
+        self._agent.signal(number, ends=ends)
+        if number == signal.SIGKILL:
+            self._deadline = min(self._deadline, time.monotonic() + _GRACE)
+
+    @property
+    def is_paused(self) -> bool:
+        return is_stopped(self._guest.process.pid)
+
+    def pause(self) -> None:
+        """Stop the VMM, and with it all of the guest."""
+        self._guest.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have the VMM go on, whoever has stopped it."""
+        self._guest.process.send_signal(signal.SIGCONT)
 
     def _launch(self, resources: ExitStack) -> None:
         self._guest: Guest = resources.enter_context(self._vmm.launch(self._settings.spec))
@@ -133,7 +159,22 @@ class Supervisor:
             os.set_blocking(pipe.fileno(), False)
             self._watch(resources, pipe, self._reading(pipe, take))
         self._watch(resources, pidfd, lambda _: self._on_vmm_end())
+        for carrier in self._guest.links.carriers if self._guest.links else ():
+            self._watch_carrier(resources, carrier)
         self._deadline = time.monotonic() + _BOOT_DEADLINE
+
+    def _watch_carrier(self, resources: ExitStack, carrier: subprocess.Popen[bytes]) -> None:
+        """A machine that is cut off from its network serves nobody: that is its end, for its restart policy to mend."""
+        pidfd = os.pidfd_open(carrier.pid)
+        resources.callback(os.close, pidfd)
+
+        def on_end(_: int) -> None:
+            self._unwatch(pidfd)
+            if carrier.wait() != 0:  # else it has seen the VMM's end
+                self._breach = "the process that carries the machine's frames was killed"
+                self._guest.process.kill()
+
+        self._watch(resources, pidfd, on_end)
 
     def _await_agent(self, resources: ExitStack, listener: socket.socket) -> None:
         """The agent is the guest's that connects; until then it is one whose guest is never heard of."""
@@ -158,7 +199,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._watch_agent()
-        left = self._deadline - time.monotonic()
+        left = min(self._deadline, self._silence) - time.monotonic()
         if left <= 0:
             self._on_deadline()
             return
@@ -245,6 +286,7 @@ class Supervisor:
                 self._on_news(event)
             case Health():
                 self._hooks.health(event)
+                self._expect_health()
             case Stats() | Top():
                 self._clients.figures(event)
             case Log(message=message):
@@ -261,11 +303,14 @@ class Supervisor:
                 self.is_started = True
                 if not self._clients.is_stopping:
                     self._deadline = math.inf
+                self._expect_health()
                 self._hooks.started(self._guest.process.pid, restarts)
             case Exited(again_ms=int()):
+                self._silence = math.inf
                 self._hooks.restarting(event)
             case Exited() | Failed():
                 self._result = event
+                self._silence = math.inf
                 self._deadline = time.monotonic() + _POWER_OFF_DEADLINE
 
     def _write(self, stream: Stream, data: bytes) -> None:
@@ -299,7 +344,16 @@ class Supervisor:
                 self._read_pipe(pipe, take)
         self._over = True
 
+    def _expect_health(self) -> None:
+        """From here on the next result may take its time, and no longer."""
+        seconds = self._settings.health_limit[0]
+        self._silence = time.monotonic() + seconds if seconds else math.inf
+
     def _on_deadline(self) -> None:
+        if time.monotonic() < self._deadline:
+            self._expect_health()
+            self._hooks.silent()
+            return
         self._deadline = math.inf
         if not self.is_started and not self._clients.is_stopping:
             self._breach = f"the guest did not start its process within {_BOOT_DEADLINE:.0f} s"
