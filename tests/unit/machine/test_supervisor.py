@@ -42,6 +42,7 @@ class FakeVmm:
 
 class Settings:
     spec = None
+    health_limit = (0.0, 0)
 
 
 def start(guest):
