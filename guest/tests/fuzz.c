@@ -5,11 +5,16 @@
  */
 #include "channel.h"
 #include "check.h"
+#include "cmdline.h"
 #include "document.h"
+#include "flat.h"
 #include "foreign.h"
 #include "json.h"
+#include "orders.h"
+#include "service.h"
 #include "tar.h"
 #include "users.h"
+#include "verity.h"
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -17,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,6 +112,63 @@ static void feed_frames(unsigned char *data, size_t length)
 		close(channel.fd);
 }
 
+/* What a host orders. Nothing is started, since all is over; and the host's clock is not for us to set. */
+static void feed_orders(unsigned char *data, size_t length)
+{
+	static const struct channel_config vsock = { .port = 1 };
+	static struct service service;
+	static struct channel channel;
+	static struct machine machine;
+	static unsigned char answers[1 << 16];
+	int ends[2];
+
+	if (geteuid() == 0)
+		CHECK(!syscall(SYS_setgroups, 0, NULL) && !setgid(65534) && !setuid(65534));
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends));
+	channel_init(&channel, &vsock, ends[1]);
+	channel_attach(&channel);
+	service = (struct service){ .machine = &machine, .channel = &channel, .over = true, .signals = -1 };
+	for (unsigned number = PROCESS_MAIN; number <= 3; number++) {
+		struct process process = { .input = open("/dev/null", O_WRONLY), .output = -1, .error = -1, .report = -1 };
+
+		task_begin(&service.tasks[number - 1], number, number == 3 ? TASK_WRITE : TASK_PROGRAM, &process);
+		service.tasks[number - 1].running = number != 3; /* else it would be killed: pid 0 is our group */
+	}
+	for (size_t sent = 0; sent < length && channel.attached;) {
+		ssize_t written = write(ends[0], data + sent, length - sent);
+
+		sent += written > 0 ? (size_t)written : 0;
+		channel_serve(&channel, POLLIN, orders_take, &service);
+		while (read(ends[0], answers, sizeof answers) > 0)
+			continue;
+	}
+	for (size_t i = 0; i < MAX_TASKS; i++)
+		if (service.tasks[i].number != PROCESS_NONE)
+			task_end(&service.tasks[i]);
+	close(ends[0]);
+	if (channel.fd >= 0)
+		close(channel.fd);
+}
+
+static void feed_cmdline(unsigned char *data, size_t length)
+{
+	char *line = malloc(length + 1), *value = malloc(length + 1);
+	struct machine machine = { 0 };
+	struct failure failure;
+	struct verity verity;
+
+	memcpy(line, data, length);
+	line[length] = '\0';
+	cmdline_find(line, "rw", NULL, 0);
+	cmdline_find(line, "root", value, length < 20 ? length + 1 : 20);
+	if (cmdline_find(line, "firekiln.verity", value, length + 1))
+		verity_parse(value, &verity, &failure);
+	if (cmdline_find(line, "ip", value, length + 1))
+		flat_network_parse(value, &machine, &failure);
+	free(value);
+	free(line);
+}
+
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *where)
 {
 	(void)status;
@@ -183,6 +246,55 @@ static size_t seed_frames(unsigned char *data)
 		used += HEADER_SIZE + length;
 	}
 	return used;
+}
+
+static size_t seed_orders(unsigned char *data)
+{
+	static const struct {
+		enum frame_type type;
+		unsigned process;
+		const char *payload;
+	} orders[] = {
+		{ FRAME_HELLO, 0, "{\"protocol\":1,\"time_ns\":5,\"entropy\":\"00ff1E\"}" },
+		{ FRAME_PING, 0, "abc" },
+		{ FRAME_SIGNAL, 1, "{\"signal\":15,\"ends\":true}" },
+		{ FRAME_STOP, 2, "{\"signal\":9,\"timeout_ms\":100}" },
+		{ FRAME_EXEC, 4, "{\"argv\":[\"a\"],\"env\":[\"A=1\"],\"user\":null,\"tty\":{\"rows\":1}}" },
+		{ FRAME_RESIZE, 1, "{\"rows\":20,\"columns\":70}" },
+		{ FRAME_STDIN, 2, "some input" },
+		{ FRAME_STDIN, 2, "" },
+		{ FRAME_CREDIT, 2, "\1\1\1\1" },
+		{ FRAME_READ, 5, "{\"path\":\"/x\",\"follow\":true}" },
+		{ FRAME_WRITE, 6, "{\"path\":\"/x\",\"keep_owner\":false}" },
+		{ FRAME_STAT, 7, "{\"path\":\"/x\"}" },
+		{ FRAME_FREEZE, 0, "{}" },
+		{ FRAME_THAW, 0, "{\"clone\":{\"hostname\":\"h\",\"machine_id\":\"0\",\"network\":{\"interfaces\":[]}}}" },
+		{ FRAME_CLOSE, 3, "{}" },
+		{ FRAME_SHUTDOWN, 0, "{}" },
+	};
+	size_t used = 0;
+
+	for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+		size_t length = strlen(orders[i].payload);
+
+		memset(data + used, 0, HEADER_SIZE);
+		data[used] = (unsigned char)length;
+		data[used + 4] = (unsigned char)orders[i].type;
+		data[used + 6] = (unsigned char)orders[i].process;
+		memcpy(data + used + HEADER_SIZE, orders[i].payload, length);
+		used += HEADER_SIZE + length;
+	}
+	return used;
+}
+
+static size_t seed_cmdline(unsigned char *data)
+{
+	static const char text[] =
+		"console=ttyS0 root=\"UUID=1 2\" rootfstype=ext4,erofs rw ip=10.0.0.2::10.0.0.1:255.0.0.0:host:eth0:off:1.1.1.1 "
+		"firekiln.verity=1024:00ff:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef -- root=no";
+
+	memcpy(data, text, sizeof text - 1);
+	return sizeof text - 1;
 }
 
 static size_t seed_tar(unsigned char *data)
@@ -266,6 +378,8 @@ static const struct target {
 	{ "json", seed_json, feed_json },
 	{ "users", seed_users, feed_users },
 	{ "frames", seed_frames, feed_frames },
+	{ "orders", seed_orders, feed_orders },
+	{ "cmdline", seed_cmdline, feed_cmdline },
 	{ "tar", seed_tar, feed_tar },
 };
 

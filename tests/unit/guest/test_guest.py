@@ -42,7 +42,7 @@ def test_the_guests_own_unit_tests_pass_under_the_sanitizers(name, programs, tmp
     assert (done.returncode, done.stderr) == (0, "")
 
 
-TARGETS = ["json", "users", "frames", "tar"]
+TARGETS = ["json", "users", "frames", "orders", "cmdline", "tar"]
 
 
 def fuzz(programs, target, seconds, folder):
@@ -58,7 +58,7 @@ def fuzz(programs, target, seconds, folder):
 @needs_gcc
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_others_wrote_does_pid_1_no_harm(target, programs, tmp_path):
-    fuzz(programs, target, 7, tmp_path)
+    fuzz(programs, target, 5, tmp_path)
 
 
 @needs_gcc
