@@ -22,6 +22,17 @@ needs_dockerd = [
 ]
 
 
+def docker_client() -> Path:
+    """Docker's command line, one that can build with BuildKit: it has buildx, or is so old that it needs none."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        program = Path(folder) / "docker"
+        if program.exists():
+            old = subprocess.run([program, "--version"], capture_output=True, check=True).stdout.split()[2] < b"23"
+            if old or not subprocess.run([program, "buildx", "version"], capture_output=True, check=False).returncode:
+                return program
+    pytest.skip("needs Docker's client, with buildx")
+
+
 @contextlib.contextmanager
 def running_engine(folder: Path):
     """An engine; `DOCKER_HOST` of the value is its address. Nothing of it is left afterwards."""
