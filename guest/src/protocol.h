@@ -39,6 +39,10 @@ enum frame_type {
 	FRAME_STAT = 0x32,
 	FRAME_STATS = 0x33,
 	FRAME_TOP = 0x34,
+	/* 0x40 is between a supervisor and its clients */
+	FRAME_DOCUMENT = 0x41,
+	FRAME_STEP = 0x42,
+	FRAME_READY = 0x43,
 };
 
 #endif
