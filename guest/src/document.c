@@ -351,12 +351,14 @@ int document_parse(char *text, size_t length, struct machine *machine, struct fa
 	machine->hostname = json_string(document, "hostname", "localhost");
 	machine->time_ns = json_integer(document, "time_ns", 0, LLONG_MAX, 0);
 	machine->handshake_ms = json_integer(document, "handshake_ms", 0, 60000, 100);
+	machine->steps = json_true(document, "steps");
+	machine->step = json_get(document, "step");
 	if (read_channel(json_get(document, "channel"), machine, failure) ||
-	    read_root(json_get(document, "root"), machine, failure) ||
+	    (!machine->steps && !machine->step && read_root(json_get(document, "root"), machine, failure)) ||
 	    document_network(json_get(document, "network"), machine, failure) ||
 	    read_options(document, machine, failure))
 		return -1;
-	return read_process(json_get(document, "process"), &machine->process, failure);
+	return machine->steps ? 0 : read_process(json_get(document, "process"), &machine->process, failure);
 }
 
 int document_read(const char *path, struct machine *machine, struct failure *failure)

@@ -48,6 +48,7 @@ struct process_config {
 	int stop_signal;
 	long long stop_timeout_ms;
 	bool open_stdin, console, make_cwd;
+	int (*work)(void *context, int report); /* what runs in the process before it becomes the program; or NULL */
 	struct terminal_config tty;
 	struct rlimit_config rlimits[MAX_RLIMITS];
 	size_t rlimit_count;
@@ -104,6 +105,8 @@ struct machine {
 	struct mount_config mounts[MAX_MOUNTS];
 	size_t mount_count;
 	const struct json *sysctls, *files; /* an object and an array, or NULL */
+	const struct json *step;	    /* of a build, or NULL: what its root is put together from */
+	bool steps;			    /* there is no process: the host has steps run */
 	struct restart_config restart;
 	struct health_config health;
 	struct init_config init;

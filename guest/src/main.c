@@ -4,7 +4,8 @@
  *
  * It is started in three ways, told apart by where the document lies:
  *
- *   /firekiln/machine.json    the machine's own initramfs: layers and a scratch drive become the root
+ *   /firekiln/machine.json    the machine's own initramfs: layers and a scratch drive become the root; where the
+ *                             document says `steps`, a build's steps are run instead, each on a root of its own
  *   /.firekiln/machine.json   from a flat image, as /sbin/init or by init=: the root is there already
  *   neither                   from a flat image's initramfs of modules: `root=` is mounted, and then as above
  */
@@ -28,6 +29,7 @@
 #include "mounts.h"
 #include "network.h"
 #include "service.h"
+#include "steps.h"
 #include "volumes.h"
 
 #define FOLDER "/firekiln"
@@ -103,6 +105,8 @@ static int begin_layered(struct failure *failure)
 		clock_set(machine.time_ns);
 	channel_attach(&channel);
 	channel_flush(&channel);
+	if (machine.steps)
+		return 0;
 	if (refused || mounts_root(&machine, failure))
 		return -1;
 	channel_attach(&channel); /* the host answers while we go on */
@@ -149,8 +153,10 @@ int main(int argc, char **argv)
 	reboot(RB_DISABLE_CAD);
 	mounts_early();
 	open_standard_descriptors();
-	if (begin(&failure) || finish_preparing(argv, &failure))
+	if (begin(&failure) || (!machine.steps && finish_preparing(argv, &failure)))
 		service_fail(&channel, &failure, mounts_finish);
+	else if (machine.steps)
+		steps_serve(&channel);
 	else
 		service_run(&machine, &channel, machine.init.argv ? &foreign : NULL, mounts_finish);
 	power_off();

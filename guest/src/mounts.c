@@ -236,6 +236,14 @@ static void link_at(const char *target, const char *path)
 		remark(path);
 }
 
+void mounts_links(void)
+{
+	link_at("/proc/self/fd", "/dev/fd");
+	link_at("/proc/self/fd/0", "/dev/stdin");
+	link_at("/proc/self/fd/1", "/dev/stdout");
+	link_at("/proc/self/fd/2", "/dev/stderr");
+}
+
 void mounts_late(void)
 {
 	const unsigned long quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC;
@@ -244,10 +252,7 @@ void mounts_late(void)
 	mount_at("tmpfs", "/dev/shm", quiet, "mode=1777");
 	mount_at("mqueue", "/dev/mqueue", quiet, NULL);
 	mount_at("cgroup2", "/sys/fs/cgroup", quiet, NULL);
-	link_at("/proc/self/fd", "/dev/fd");
-	link_at("/proc/self/fd/0", "/dev/stdin");
-	link_at("/proc/self/fd/1", "/dev/stdout");
-	link_at("/proc/self/fd/2", "/dev/stderr");
+	mounts_links();
 }
 
 void mounts_finish(void)

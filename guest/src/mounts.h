@@ -25,6 +25,9 @@ void mounts_empty_initramfs(void);
  * kernel mounted read-only without being asked to (`ro`) is made writable instead. */
 int mounts_overlay(struct failure *failure);
 
+/* The links that a container has in /dev. */
+void mounts_links(void);
+
 /* What a container has in /dev and /sys, once the root is there. What fails is remarked upon. */
 void mounts_late(void);
 

@@ -273,7 +273,7 @@ int process_report(const struct process *process, struct report *report)
 
 /* --- children ------------------------------------------------------------------------------------------------------ */
 
-static _Noreturn void run_program(const struct process_config *config, int report)
+_Noreturn void process_become(const struct process_config *config, int report)
 {
 	static struct user user; /* 8 KiB */
 	struct report message;
@@ -304,7 +304,7 @@ static _Noreturn void run_child(const struct child *child, const int stdio[3], i
 	for (int i = 0; i < 3; i++)
 		install(stdio[i], i);
 	if (child->config)
-		run_program(child->config, report);
+		process_become(child->config, report);
 	/* No program takes its place that would close what is ours, among it the other ends of its pipes. */
 	dup2(report, REPORT_FD);
 	syscall(SYS_close_range, REPORT_FD + 1, ~0U, 0);
@@ -345,6 +345,8 @@ static int start(const struct child *child, const struct process_config *config,
 
 int process_start(const struct process_config *config, struct process *process, struct failure *failure)
 {
+	if (config->work)
+		return process_fork(config->work, NULL, process, failure);
 	return start(&(struct child){ .config = config }, config, process, failure);
 }
 

@@ -33,6 +33,9 @@ struct report {
 /* 0 or -1 and `failure`; that the program can't be executed is told by a report. */
 int process_start(const struct process_config *config, struct process *process, struct failure *failure);
 
+/* As the document says, become the user and execute the program, in our own place, and report. */
+_Noreturn void process_become(const struct process_config *config, int report);
+
 /* Execute a program in our own place. Returns, with `failure`, where that can't be. */
 void process_execute(char **argv, char **env, struct failure *failure);
 

@@ -361,6 +361,7 @@ void service_fail(struct channel *channel, const struct failure *failure, void (
 	channel_attach(channel);
 	task_tell_failure(PROCESS_MAIN, channel, failure);
 	ending_finish(&service, sync);
+	close(service.signals);
 }
 
 void service_run(const struct machine *machine, struct channel *channel, struct foreign *foreign, void (*sync)(void))
@@ -375,6 +376,7 @@ void service_run(const struct machine *machine, struct channel *channel, struct 
 		service_step(&service, channel->attached ? deadline : clock_ms() + 2);
 	if (service.stopping) {
 		ending_finish(&service, sync);
+		close(service.signals);
 		return;
 	}
 	if (foreign) {
@@ -384,10 +386,12 @@ void service_run(const struct machine *machine, struct channel *channel, struct 
 		task_begin(service_main_task(&service), PROCESS_MAIN, TASK_PROGRAM, &none);
 		service_main_task(&service)->starting = false;
 	} else if (start(&service, &failure)) {
+		close(service.signals);
 		service_fail(channel, &failure, sync);
 		return;
 	}
 	while (!service.over)
 		service_step(&service, NEVER);
 	ending_finish(&service, sync);
+	close(service.signals);
 }
