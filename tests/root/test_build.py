@@ -366,6 +366,25 @@ def test_a_new_cache_begins_with_what_from_holds_and_another_base_begins_another
         builder.build(first.format(seed="one") + mount.replace("/s,", "/nope,") + "true")
 
 
+def test_a_source_is_a_part_of_the_cache_itself_where_nothing_begins_it(builder):
+    whole, part = (f"RUN --mount=type=cache,id=c,target=/c{more} " for more in ("", ",source=/sub/x"))
+    builder.build(
+        f"FROM base\n{whole}mkdir -p /c/sub/x && echo one > /c/sub/x/file\n{part}cat /c/file && echo two > /c/new\n"
+    )
+    again = part.replace("id=c", "id=c,readonly") + "cat /c/new; touch /c/other || echo read-only"
+    builder.build(f"FROM base\n{again}\n")
+    assert {"two", "read-only"} <= set(builder.output.splitlines())
+    with pytest.raises(BuildError, match=r'the source of a mount: "/sub/y": not found'):
+        builder.build(f"FROM base\n{part.replace('/sub/x', '/sub/y')}true\n")
+
+
+def test_a_step_sees_parts_of_several_beginnings_of_one_cache(builder):
+    seed = "FROM base AS seed\nRUN mkdir /a /b && echo a > /a/x && echo b > /b/x\nFROM base\n"
+    mounts = " ".join(f"--mount=type=cache,id=c,from=seed,source=/{name},target=/m{name}" for name in "ab")
+    builder.build(f"{seed}RUN {mounts} cat /ma/x /mb/x\n")
+    assert builder.output.splitlines() == ["a", "b"]
+
+
 def test_cache_mounts_locked_by_two_steps_in_any_order_do_not_block_each_other(builder):
     both = "--mount=type=cache,id={},target=/1,sharing=locked --mount=type=cache,id={},target=/2,sharing=locked"
     again = " --mount=type=cache,id=a,target=/3,sharing=locked"

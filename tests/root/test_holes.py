@@ -240,8 +240,24 @@ def test_a_cache_that_another_step_swaps_under_a_mount_shows_no_host_file(builds
         f"FROM base AS looking\n{looks}RUN touch /done\n"
         "FROM base\nCOPY --from=swapping /done /1\nCOPY --from=looking /done /2\n"
     )
-    builds.build(text)
+    with contextlib.suppress(BuildError):  # where the part is not there at that moment
+        builds.build(text)
     assert SECRET.decode() not in said(builds)
+
+
+@pytest.mark.parametrize("above", ["", "/", "../../../../../../../../../../../.."])
+def test_a_part_of_a_cache_that_is_a_link_leads_nowhere_else(builds, canary, above):
+    """CVE-2024-23651, without the race: the link stays."""
+    target = f"{above}{canary}" if above else "inside"
+    builds.build(f"{BASE}RUN --mount=type=cache,id=linked,target=/c mkdir /c/inside && ln -s {target} /c/sub\n")
+    look = f"{BASE}RUN --mount=type=cache,id=linked,source=sub,target=/m ls -l /m; cat /m/file; touch /m/x; true\n"
+    if above:
+        with pytest.raises(BuildError, match='the source of a mount: "/sub": not found'):
+            builds.build(look)
+    else:
+        builds.build(look)
+    assert SECRET.decode() not in said(builds)
+    assert not (canary / "x").exists()
 
 
 # --- the context -----------------------------------------------------------------------------------------------------

@@ -71,8 +71,11 @@ class _Handover:
                 return Stack(target=target, layers=self._layers(layers), source=source, upper=name)
             case TreeMount(target=target, tree=tree, source=source, readonly=readonly):
                 return self.attached(target, self._of_tree(tree), source=source, readonly=readonly)
-            case FolderMount(target=target, folder=folder, readonly=readonly):
-                return self.attached(target, self._authority.clone(folder, readonly=readonly))
+            case FolderMount(target=target, folder=folder, source=source, readonly=readonly):
+                part = source if source != "/" else None
+                return self.attached(
+                    target, self._authority.clone(folder, readonly=readonly), source=part, readonly=readonly
+                )
             case ScratchMount(target=target, size=size):
                 return Tmpfs(target=target, size=size)
             case FileMount(target=target):

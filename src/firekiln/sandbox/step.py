@@ -43,10 +43,14 @@ class TreeMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderMount:
-    """A folder of the store, writable unless `readonly`, at `target` (RUN --mount=type=cache)."""
+    """A folder of the store, or `source` within it, writable unless `readonly`, at `target` (RUN --mount=type=cache).
+
+    What is in it steps made: `source` is resolved as if the folder were the root.
+    """
 
     target: str
     folder: Path
+    source: str = "/"
     readonly: bool = False
 
 

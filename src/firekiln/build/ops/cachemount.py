@@ -21,6 +21,7 @@ from firekiln.errors import BuildError, SandboxError
 from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, Tree
 from firekiln.store import Store, locks
+from firekiln.values import dataclass
 
 _NAME_LENGTH = 32
 _DATA = "data"
@@ -35,24 +36,38 @@ def folders(
     runner: Runner,
     waiting: Callable[[], None],
     stack: contextlib.ExitStack,
-) -> dict[str, Path]:
-    """The folders of the step's cache mounts by id, each locked once, and in an order that all steps keep to.
+) -> dict[CacheMount, Path]:
+    """The folders of the step's cache mounts, each locked once, and in an order that all steps keep to.
 
     `waiting` is called while a lock is awaited, and may raise; `stack` releases the locks. A new folder is furnished by
     the `runner`, whose steps will see it. BuildError where `from` lacks the folder that is asked for.
     """
-    mounts = {mount.id: mount for mount in op.mounts if isinstance(mount, CacheMount)}
-    return {key: stack.enter_context(_folder(mounts[key], inputs, store, runner, waiting)) for key in sorted(mounts)}
+    beginnings = [_beginning(mount, inputs, store) for mount in op.mounts if isinstance(mount, CacheMount)]
+    wanted = {beginning.name: beginning for beginning in beginnings}  # where several are of one name, the last one's
+    made = {name: stack.enter_context(_folder(wanted[name], store, runner, waiting)) for name in sorted(wanted)}
+    return {beginning.mount: made[beginning.name] for beginning in beginnings}
 
 
-@contextlib.contextmanager
-def _folder(
-    mount: CacheMount, inputs: Inputs, store: Store, runner: Runner, waiting: Callable[[], None]
-) -> Iterator[Path]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """A cache's name, and what a new one is made as: empty, or with the content of `tree`."""
+
+    name: str
+    mount: CacheMount
+    tree: Tree | None
+
+
+def _beginning(mount: CacheMount, inputs: Inputs, store: Store) -> _Beginning:
     source = inputs[mount.input] if mount.input is not None else None
     tree = _tree(mount, source, store) if source is not None else None
     first = _made(mount) + (_identity(mount, source, tree) if source is not None and tree is not None else "")
     name = hashlib.sha256(f"{mount.id}{first}".encode(errors="surrogateescape")).hexdigest()[:_NAME_LENGTH]
+    return _Beginning(name=name, mount=mount, tree=tree)
+
+
+@contextlib.contextmanager
+def _folder(beginning: _Beginning, store: Store, runner: Runner, waiting: Callable[[], None]) -> Iterator[Path]:
+    name, mount = beginning.name, beginning.mount
     match mount.sharing:
         case Sharing.SHARED | Sharing.LOCKED:
             shared = mount.sharing is Sharing.SHARED
@@ -66,7 +81,8 @@ def _folder(
         case _:
             assert_never(mount.sharing)
     with lock:
-        yield store.cache_folder(name, fill=lambda folder: _fill(runner, folder / _DATA, mount, tree)) / _DATA
+        folder = store.cache_folder(name, fill=lambda made: _fill(runner, made / _DATA, mount, beginning.tree))
+        yield folder / _DATA
 
 
 def _tree(mount: CacheMount, source: Solved, store: Store) -> Tree:

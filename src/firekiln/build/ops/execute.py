@@ -187,8 +187,10 @@ class Executor:
             limits=self._options.limits,
         )
 
-    def _caches(self, op: ExecOp, inputs: Inputs, runner: Runner, stack: contextlib.ExitStack) -> Mapping[str, Path]:
-        """The folders of cache mounts by id, locked until `stack` is closed."""
+    def _caches(
+        self, op: ExecOp, inputs: Inputs, runner: Runner, stack: contextlib.ExitStack
+    ) -> Mapping[CacheMount, Path]:
+        """The folders of cache mounts, locked until `stack` is closed."""
         if not any(isinstance(mount, CacheMount) for mount in op.mounts):
             return {}
         from firekiln.build.ops import cachemount  # noqa: PLC0415 - most builds have none
@@ -197,12 +199,13 @@ class Executor:
             op, inputs, store=self._store, runner=runner, waiting=self._check_canceled, stack=stack
         )
 
-    def _mount(self, mount: Mount, inputs: Inputs, caches: Mapping[str, Path]) -> StepMount | None:
+    def _mount(self, mount: Mount, inputs: Inputs, caches: Mapping[CacheMount, Path]) -> StepMount | None:
         match mount:
             case BindMount():
                 return _bind(mount, inputs)
             case CacheMount():
-                return FolderMount(target=mount.target, folder=caches[mount.id], readonly=mount.readonly)
+                part = mount.source if mount.input is None else "/"  # else the folder begins with that part of it
+                return FolderMount(target=mount.target, folder=caches[mount], source=part, readonly=mount.readonly)
             case TmpfsMount():
                 return ScratchMount(target=mount.target, size=mount.size)
             case SecretMount():
