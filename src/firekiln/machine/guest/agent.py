@@ -9,6 +9,7 @@ makes this side hold more than a few hundred KiB.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import time
@@ -47,6 +48,8 @@ from firekiln.machine.guest.reports import (
 _READ = 1 << 18
 _QUEUE_LIMIT = 1 << 20
 _LAST_NUMBER = 0xFFFF
+_ENTROPY = 64
+"""Bytes of randomness for a clone."""
 
 
 class _Process:
@@ -67,6 +70,7 @@ class Agent:
         self._socket = channel
         self._decoder = Decoder()
         self._outgoing = bytearray()
+        self._held: bytearray | None = None
         self._processes = {MAIN: _Process()}
         self._last = MAIN
         self._closed = False
@@ -276,6 +280,28 @@ class Agent:
         """Ask for Top."""
         self._send(protocol.control(FrameType.TOP))
 
+    def freeze(self) -> None:
+        """Have all processes stand still: Frozen answers. What else is sent waits until `thaw`."""
+        self._send(protocol.control(FrameType.FREEZE))
+        self._held = bytearray()
+
+    def thaw(self, clone: Mapping[str, Any] | None = None) -> None:
+        """Let them go on: Thawed answers. `clone` tells a guest that was restored who it is; time and random numbers
+        are added. MachineError where it is too long.
+        """
+        fields: dict[str, Any] = {}
+        if clone is not None:
+            fresh = {"time_ns": time.time_ns(), "entropy": os.urandom(_ENTROPY).hex()}
+            fields = {"clone": {**clone, **fresh}}
+        frame = protocol.control(FrameType.THAW, **fields)
+        if len(frame.payload) > CONTROL_LIMIT:
+            raise MachineError(f"the names and addresses of a clone take {len(frame.payload)} bytes: too many")
+        held, self._held = self._held, None
+        self._send(frame)
+        if held:
+            self._outgoing += held
+            self.flush()
+
     def ping(self, payload: bytes = b"") -> None:
         """Ask for a Pong with the same payload, at most CONTROL_LIMIT bytes."""
         assert len(payload) <= CONTROL_LIMIT
@@ -317,10 +343,13 @@ class Agent:
     def _send(self, frame: Frame) -> None:
         if self._closed:
             return
-        if len(self._outgoing) > _QUEUE_LIMIT:
+        if len(self._outgoing) + len(self._held or b"") > _QUEUE_LIMIT:
             raise MachineError(
                 "the guest does not read its agent channel",
                 hint="its kernel hangs or has panicked: see its console, and stop the machine",
             )
+        if self._held is not None:
+            self._held += frame.encode()
+            return
         self._outgoing += frame.encode()
         self.flush()

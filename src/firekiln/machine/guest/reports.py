@@ -124,13 +124,17 @@ class Counter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """The guest's own figures: memory in bytes, processor time in ms, summed over processors since its start."""
+    """The guest's own figures: memory in bytes, processor time in ms, summed over processors since its start.
+
+    `listening` are TCP ports.
+    """
 
     memory: Mapping[str, int]
     cpu: Mapping[str, int]
     network: tuple[Counter, ...]
     block: tuple[Counter, ...]
     pids: int
+    listening: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,11 +175,23 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """All processes of the guest stand still; where they couldn't be made to, `reason` says why, and they go on."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thawed:
+    """They go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
     """The channel has ended: the VMM is gone, or closed it. The last event of an agent."""
 
 
-Report: TypeAlias = Started | Exited | Failed | Health | Stat | Stats | Top | Log
+Report: TypeAlias = Started | Exited | Failed | Health | Stat | Stats | Top | Log | Frozen | Thawed
 Event: TypeAlias = Hello | Report | Output | Pong | Closed
 
 
@@ -311,7 +327,14 @@ def _stats(fields: Mapping[str, Any], _process: int) -> Stats:
         network=_counters(fields, "network", "rx_bytes", "tx_bytes"),
         block=_counters(fields, "block", "read", "written"),
         pids=integer(fields, "pids"),
+        listening=_ports(fields.get("listening", [])),
     )
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > _LIST_LIMIT or not all(type(port) is int for port in value):
+        raise broken("its listening is no list of ports")
+    return tuple(value)
 
 
 def _counters(fields: Mapping[str, Any], name: str, into: str, out: str) -> tuple[Counter, ...]:
@@ -346,6 +369,10 @@ def _log(fields: Mapping[str, Any], _process: int) -> Log:
     return Log(message=text(fields, "message"))
 
 
+def _frozen(fields: Mapping[str, Any], _process: int) -> Frozen:
+    return Frozen(reason="" if fields.get("frozen") is True else text(fields, "message") or "it gives no reason")
+
+
 _READERS: Mapping[int, Callable[[Mapping[str, Any], int], Report]] = {
     FrameType.STARTED: _started,
     FrameType.EXITED: _exited,
@@ -355,4 +382,6 @@ _READERS: Mapping[int, Callable[[Mapping[str, Any], int], Report]] = {
     FrameType.STATS: _stats,
     FrameType.TOP: _top,
     FrameType.LOG: _log,
+    FrameType.FREEZE: _frozen,
+    FrameType.THAW: lambda _fields, _process: Thawed(),
 }

@@ -18,9 +18,10 @@ from typing import Any, Protocol, Self, TypeAlias
 from firekiln.errors import MachineError
 from firekiln.machine.guest.agent import Agent
 from firekiln.machine.guest.protocol import MAIN, PROCESSES_LIMIT, FrameType, control
-from firekiln.machine.guest.reports import Exited, Failed, Output, Started, Stat, Stats, Top
+from firekiln.machine.guest.reports import Exited, Failed, Frozen, Output, Started, Stat, Stats, Top
 from firekiln.machine.supervision.control import Later, Message, Server, Taken
 from firekiln.machine.supervision.session import Session
+from firekiln.machine.supervision.standstill import Standstill, Still
 
 _FAREWELL = 10.0
 """Seconds that a client other than the owner has to take the last output."""
@@ -32,13 +33,8 @@ _PAUSED = "the machine is paused"
 Journal: TypeAlias = Callable[[str, Mapping[str, str]], None]
 
 
-class Boot(Protocol):
+class Boot(Still, Protocol):
     """What runs at present: one boot of the machine."""
-
-    @property
-    def agent(self) -> Agent:
-        """The guest's end."""
-        ...
 
     @property
     def is_started(self) -> bool:
@@ -90,6 +86,7 @@ class Clients:
         self._stdin = stdin
         self._closes_stdin = closes_stdin
         self._journal = journal
+        self._standstill: Standstill | None = None
         self._sessions: dict[int, Session] = {}
         self._attached: list[Session] = []
         self._asked: dict[int, str] = {}
@@ -132,6 +129,8 @@ class Clients:
     def stop(self, timeout: float, number: int = 0) -> None:
         """End the machine by its stop signal, or that one; for good, whatever its restart policy says."""
         self.is_stopping = True
+        if self._standstill is not None:
+            self._standstill.interrupt()
         if self.boot is not None:
             self.boot.stop(number or self._stop_signal, timeout)
 
@@ -185,6 +184,11 @@ class Clients:
                         self.agent.release(event.process)
                     self._end(session, 0)
 
+    def frozen(self, event: Frozen) -> None:
+        """The guest stands still, or says why not."""
+        if self._standstill is not None:
+            self._standstill.on_frozen(event)
+
     def figures(self, event: Stats | Top) -> None:
         """Answer who asked for them."""
         if isinstance(event, Top):
@@ -194,7 +198,13 @@ class Clients:
             name: [{"name": c.name, "into": c.into, "out": c.out} for c in getattr(event, name)]
             for name in ("network", "block")
         }
-        figures = {"memory": dict(event.memory), "cpu": dict(event.cpu), "pids": event.pids, **counters}
+        figures = {
+            "memory": dict(event.memory),
+            "cpu": dict(event.cpu),
+            "pids": event.pids,
+            "listening": list(event.listening),
+            **counters,
+        }
         self._server.answer("stats", figures)
 
     def _gather(self, event: Top) -> None:
@@ -212,6 +222,8 @@ class Clients:
     def boot_ended(self) -> None:
         """What ran in the guest has gone with it, all but the hope of the main process."""
         self.boot = None
+        if self._standstill is not None:
+            self._standstill.drop()
         for session in list(self._sessions.values()):
             session.tell(FrameType.FAILED, message="the machine has ended", hint=None, status=137, stage="process")
             self._end(session, 137)
@@ -242,6 +254,8 @@ class Clients:
             case {"do": "exec" | "read" | "write" | "stat"}:
                 self._open(request, client, rest)
                 return Taken()
+            case {"do": "snapshot", "folder": str() as folder}:
+                return self._stand_still(client, Path(folder))
             case {"do": "stop", "timeout": int() | float() as timeout}:
                 number = request.get("signal")
                 self.stop(timeout, number if type(number) is int and 0 < number <= _LAST_SIGNAL else 0)
@@ -267,6 +281,19 @@ class Clients:
                 (agent.stats if what == "stats" else agent.top)()
                 return Later(what)
         return {"error": "no such request"}
+
+    def _stand_still(self, client: socket.socket, folder: Path) -> Message | Taken:
+        if self.boot is None or not self.boot.is_started or self.is_stopping:
+            return {"error": "the machine is booting or ending"}
+        if self._standstill is not None:
+            return {"error": "somebody else is making a snapshot of the machine"}
+        if self._is_paused:
+            return {"error": _PAUSED}
+        self._standstill = Standstill(client, folder, self.boot, self._selector, self._goes_on)
+        return Taken()
+
+    def _goes_on(self) -> None:
+        self._standstill = None
 
     def _attach(self, client: socket.socket, *, closes_stdin: bool, owner: bool = False, rest: bytes = b"") -> None:
         session = Session(

@@ -23,6 +23,7 @@ from typing import Any, cast
 from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError, StoreError
 from firekiln.machine.guest.protocol import FrameType
 from firekiln.machine.guest.reports import Exited, Health, HealthStatus
+from firekiln.machine.snapshot.origin import Origin, take_origin
 from firekiln.machine.supervision import control, lastword
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End
@@ -64,12 +65,14 @@ class _Run:
         self._selector = selector
         self._folder = state.folder_of(record.id)
         self._live = Live(health="starting" if settings.health else "")
+        self._origin: Origin | None = None
         self._reboots = 0
         self._restarts = 0
 
     def run(self, clients: Clients, vmm: Vmm) -> End:
         """To the end. Raises a FirekilnError where the process never started."""
         pause = _FIRST_PAUSE
+        self._origin = take_origin(self._folder)
         hooks = Hooks(
             started=lambda pid, restarts: self._on_start(clients, pid, restarts),
             restarting=self._on_restarting,
@@ -78,8 +81,17 @@ class _Run:
         )
         while True:
             begun = time.monotonic()
-            boot = Supervisor(self._settings, vmm, self._folder, selector=self._selector, clients=clients, hooks=hooks)
+            boot = Supervisor(
+                self._settings,
+                vmm,
+                self._folder,
+                selector=self._selector,
+                clients=clients,
+                hooks=hooks,
+                origin=self._origin,
+            )
             end = boot.run()
+            self._origin = None  # what a boot left is on its drives
             if not self._is_to_boot_again(end, clients):
                 return end
             pause = _FIRST_PAUSE if time.monotonic() - begun > _CALM else pause
@@ -124,15 +136,10 @@ class _Run:
 
     def _on_start(self, clients: Clients, pid: int, restarts: int) -> None:
         self._restarts = restarts
-        health = "starting" if self._settings.health else ""
-        self.write(
-            status="running",
-            pid=pid,
-            started_ns=time.time_ns(),
-            restarts=self._reboots + restarts,
-            health=health,
-            streak=0,
-        )
+        health: Mapping[str, object] = {"health": "starting" if self._settings.health else "", "streak": 0}
+        if self._origin is not None and not restarts:
+            health = self._origin.health
+        self.write(status="running", pid=pid, started_ns=time.time_ns(), restarts=self._reboots + restarts, **health)
         self.journal("start", {})
         clients.started()
 

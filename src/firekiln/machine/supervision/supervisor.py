@@ -26,6 +26,7 @@ from firekiln.machine.guest.reports import (
     Event,
     Exited,
     Failed,
+    Frozen,
     Health,
     Hello,
     Log,
@@ -34,9 +35,11 @@ from firekiln.machine.guest.reports import (
     Started,
     Stat,
     Stats,
+    Thawed,
     Top,
     joined,
 )
+from firekiln.machine.snapshot.origin import Origin
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End, Tail, failure, judge
 from firekiln.machine.supervision.log import LogWriter, Stream
@@ -82,11 +85,13 @@ class Supervisor:
         selector: selectors.BaseSelector,
         clients: Clients,
         hooks: Hooks,
+        origin: Origin | None = None,
     ) -> None:
         self._settings = settings
         self._vmm = vmm
         self._folder = folder
         self._hooks = hooks
+        self._origin = origin
         self._selector = selector
         self._clients = clients
         self._console = Tail()
@@ -147,7 +152,7 @@ class Supervisor:
         self._guest.process.send_signal(signal.SIGCONT)
 
     def _launch(self, resources: ExitStack) -> None:
-        self._guest: Guest = resources.enter_context(self._vmm.launch(self._settings.spec))
+        self._guest: Guest = resources.enter_context(self._launched())
         if self._guest.is_listening:
             self._await_agent(resources, self._guest.channel)
         else:
@@ -162,6 +167,21 @@ class Supervisor:
         for carrier in self._guest.links.carriers if self._guest.links else ():
             self._watch_carrier(resources, carrier)
         self._deadline = time.monotonic() + _BOOT_DEADLINE
+        if self._origin is not None:
+            self._agent.thaw(self._origin.clone)  # is there to be read before the guest's first instruction
+            self._guest.resume()
+
+    def _launched(self) -> Guest:
+        spec = self._settings.spec
+        return self._vmm.launch(spec) if self._origin is None else self._vmm.restore(spec, self._origin.saved)
+
+    def save(self, state: Path) -> int:
+        """Stop the processors and write the devices' state; the memory's descriptor. FirekilnError."""
+        return self._guest.save(state)
+
+    def go_on(self) -> None:
+        """Let the processors go on. FirekilnError."""
+        self._guest.resume()
 
     def _watch_carrier(self, resources: ExitStack, carrier: subprocess.Popen[bytes]) -> None:
         """A machine that is cut off from its network serves nobody: that is its end, for its restart policy to mend."""
@@ -284,17 +304,35 @@ class Supervisor:
                     self._write("stdout" if fd == 1 else "stderr", data)
             case Started() | Exited() | Failed():
                 self._on_news(event)
-            case Health():
-                self._hooks.health(event)
-                self._expect_health()
-            case Stats() | Top():
-                self._clients.figures(event)
+            case Health() | Stats() | Top() | Frozen() | Thawed():
+                self._on_report(event)
             case Log(message=message):
                 self._on_console(f"firekiln: {message}\n".encode())
             case Closed():
                 self._unwatch(self._agent)
             case Hello() | Pong() | Stat():
                 pass
+
+    def _on_report(self, event: Health | Stats | Top | Frozen | Thawed) -> None:
+        match event:
+            case Health():
+                self._hooks.health(event)
+                self._expect_health()
+            case Stats() | Top():
+                self._clients.figures(event)
+            case Frozen():
+                self._clients.frozen(event)
+            case Thawed():
+                self._on_thaw()
+
+    def _on_thaw(self) -> None:
+        """A clone's process goes on: it has started. Another's has long since."""
+        if self._origin is not None and not self.is_started:
+            self.is_started = True
+            if not self._clients.is_stopping:
+                self._deadline = math.inf
+            self._expect_health()
+            self._hooks.started(self._guest.process.pid, 0)
 
     def _on_news(self, event: Started | Exited | Failed) -> None:
         """Of the main process."""

@@ -40,7 +40,8 @@ class Monitor:
 
     def save(self, state: int) -> None:
         """Write the state of all devices, but not the memory, which the host shares, to a file; the processors must
-        have been stopped."""
+        have been stopped.
+        """
         self._ignore_shared()
         self.execute("getfd", fds=(state,), fdname="state")
         self.execute("migrate", uri="fd:state")
