@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from firekiln.cli.refusals import refuse_flags
 from firekiln.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,16 +21,8 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _SMALLEST_MEMORY = 64 << 20
 
-NOT_FOR_MACHINES = (
-    "--privileged --cap-add --cap-drop --gpus --device --pid --ipc --uts --userns --cgroupns --cgroup-parent "
-    "--security-opt --runtime --isolation --link --volumes-from --cpuset-cpus --cpu-shares --memory-swap --pids-limit"
-).split()
-"""Docker's flags that speak of containers sharing the host's kernel: a machine has its own."""
-
-NOT_YET = "--network --ip --mac-address --log-driver --log-opt --annotation --domainname".split()
+NOT_YET = "--network --ip --mac-address".split()
 """Docker's flags that a machine will have, and has not yet."""
-
-_SWITCHES = frozenset(["--privileged"])
 
 _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
     (("--name",), {"default": "", "help": "The machine's name."}),
@@ -61,9 +54,15 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
     (("--add-host",), {"multiple": True, "metavar": "NAME:ADDRESS", "help": "A line of /etc/hosts (or host-gateway)."}),
     (("--dns",), {"multiple": True, "metavar": "ADDRESS", "help": "A name server."}),
     (("--dns-search",), {"multiple": True, "metavar": "DOMAIN", "help": "A search domain."}),
-    (("--dns-option",), {"multiple": True, "metavar": "WORD", "help": "An option of /etc/resolv.conf."}),
+    (("--dns-option", "--dns-opt"), {"multiple": True, "metavar": "WORD", "help": "An option of /etc/resolv.conf."}),
     (("-l", "--label"), {"multiple": True, "metavar": "KEY[=VALUE]", "help": "A label."}),
     (("--label-file",), {"multiple": True, "metavar": "FILE", "help": "Read labels from a file."}),
+    (("--annotation",), {"multiple": True, "metavar": "KEY=VALUE", "help": "A remark that inspect shows."}),
+    (
+        ("--log-driver",),
+        {"default": "", "metavar": "DRIVER", "help": "json-file, local or none.  [default: json-file]"},
+    ),
+    (("--log-opt",), {"multiple": True, "metavar": "NAME=VALUE", "help": "max-size (16m) or max-file (3)."}),
     (("--ulimit",), {"multiple": True, "metavar": "NAME=SOFT[:HARD]", "help": "A resource limit."}),
     (("--sysctl",), {"multiple": True, "metavar": "NAME=VALUE", "help": "A parameter of the machine's kernel."}),
     (("--shm-size",), {"metavar": "SIZE", "help": "The size of /dev/shm."}),
@@ -145,17 +144,10 @@ def _takes_value(parameter: click.Parameter) -> bool:
 
 def machine_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Docker's flags; also those that a machine cannot obey, to say so: silence would lose what they ask for."""
-    for words, reason in ((NOT_FOR_MACHINES, "a machine has a kernel of its own"), (NOT_YET, "not supported yet")):
-        for word in words:
-            names = word.split("/")
-            command = click.option(
-                *names,
-                is_flag=names[-1] in _SWITCHES,
-                multiple=names[-1] not in _SWITCHES,
-                expose_value=False,
-                hidden=True,
-                callback=_refuse(names[-1], reason),
-            )(command)
+    for name in NOT_YET:
+        refused = _refuse(name, "not supported yet")
+        command = click.option(name, multiple=True, expose_value=False, hidden=True, callback=refused)(command)
+    command = refuse_flags(command)
     for declaration, attributes in reversed(_FLAGS):
         command = click.option(*declaration, **attributes)(command)
     return command
@@ -188,6 +180,8 @@ def run_options(
     dns_option: Sequence[str],
     label: Sequence[str],
     label_file: Sequence[str],
+    annotation: Sequence[str],
+    log_opt: Sequence[str],
     ulimit: Sequence[str],
     sysctl: Sequence[str],
     restart: str,
@@ -227,6 +221,8 @@ def run_options(
         hosts=tuple(map(parse_host, add_host)),
         dns_options=tuple(dns_option),
         labels=parse_labels(label, label_file),
+        annotations=parse_pairs(annotation, "annotation"),
+        log_options=parse_pairs(log_opt, "log-opt"),
         rlimits=tuple(map(parse_ulimit, ulimit)),
         sysctls=dict(map(_parse_sysctl, sysctl)),
         mounts=(*map(parse_volume, volume), *map(parse_mount, mount), *map(parse_tmpfs, tmpfs)),
@@ -293,6 +289,14 @@ def parse_labels(words: Sequence[str], files: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"invalid label: {word!r}", hint="write KEY=VALUE")
         made[key] = value
     return made
+
+
+def parse_pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE`, all of one option. UsageError."""
+    for word in words:
+        if not word.partition("=")[0] or "=" not in word:
+            raise UsageError(f"invalid argument '{word}' for --{option}", hint="write NAME=VALUE")
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
 def parse_ulimit(text: str) -> Rlimit:

@@ -88,12 +88,19 @@ def search(obj: dict[str, Any], limit: int, no_trunc: bool, style: str, term: st
 @click.command
 @click.option("-f", "--format", "style", metavar="FORMAT", help="json, or a template such as {{.Config.User}}.")
 @click.option("--type", "kind", type=click.Choice(["image", "container"]), help="Look for this kind only.")
+@click.option("-s", "--size", "sized", is_flag=True, help="Also what a machine's disks take.")
 @click.option("--provenance", is_flag=True, help="How an image came about: an in-toto statement (SLSA provenance).")
 @click.option("--sbom", is_flag=True, help="The packages in an image: an in-toto statement (SPDX).")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def inspect(  # noqa: PLR0917 - click passes them by keyword
-    obj: dict[str, Any], style: str | None, kind: str | None, provenance: bool, sbom: bool, names: Sequence[str]
+    obj: dict[str, Any],
+    style: str | None,
+    kind: str | None,
+    sized: bool,
+    provenance: bool,
+    sbom: bool,
+    names: Sequence[str],
 ) -> None:
     """Show machines and images as JSON in Docker's shape."""
     found: list[dict[str, Any]] = []
@@ -106,7 +113,7 @@ def inspect(  # noqa: PLR0917 - click passes them by keyword
                 if provenance:
                     found.append(_provenance(store, name))
                 if not (sbom or provenance):
-                    found.append(_inspected(store, name, kind))
+                    found.append(_inspected(store, name, kind, sized=sized))
             except ImageNotFoundError as error:
                 failed.append(error)
     if style is None:
@@ -232,9 +239,9 @@ def _check_unused(store: Store, name: str) -> None:
             )
 
 
-def _inspected(store: Store, name: str, kind: str | None) -> dict[str, Any]:
+def _inspected(store: Store, name: str, kind: str | None, *, sized: bool) -> dict[str, Any]:
     """The machine of that name, else the image, as Docker looks."""
-    if kind != "image" and (machine := _machine(store, name)) is not None:
+    if kind != "image" and (machine := _machine(store, name, sized=sized)) is not None:
         return machine
     image = store.images.find(name) if kind != "container" else None
     if image is None:
@@ -253,12 +260,12 @@ def _provenance(store: Store, name: str) -> dict[str, Any]:
     return statement
 
 
-def _machine(store: Store, name: str) -> dict[str, Any] | None:
+def _machine(store: Store, name: str, *, sized: bool) -> dict[str, Any] | None:
     from firekiln.machine.inspection import machine_inspect  # noqa: PLC0415 - images alone need no machine
     from firekiln.machine.supervision.state import State  # noqa: PLC0415 - as above
 
     try:
-        return machine_inspect(State(store.machines), name)
+        return machine_inspect(State(store.machines), name, sized=sized)
     except ContainerNotFoundError:
         return None
 

@@ -37,7 +37,10 @@ def logs(  # noqa: PLR0917 - click passes them by keyword
         raise UsageError(f"--tail {tail}: a number of lines, or all")
     number = None if tail == "all" or tail.startswith("-") else int(tail)
     begin, end = _moment(since, "--since"), _moment(until, "--until")
-    for line in Machine.find(machine_state(ctx), machine).logs(tail=number, follow=follow):
+    found = Machine.find(machine_state(ctx), machine)
+    if not found.settings.log.is_kept:
+        raise FirekilnError("configured logging driver does not support reading", hint="it was made with --log-driver")
+    for line in found.logs(tail=number, follow=follow):
         if end and line.time > end:
             return
         if not begin or line.time >= begin:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,13 +14,16 @@ import click
 from firekiln.cli.machines import machine_state
 from firekiln.cli.table import human_duration, human_size, print_table
 from firekiln.cli.template import print_each
-from firekiln.errors import UsageError
+from firekiln.errors import FirekilnError, UsageError
+from firekiln.machine.inspection import sizes
 from firekiln.machine.supervision.live import Live, read_live
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.state import RUNS, Record, State
 from firekiln.oci.reference import Reference
 
 _COMMAND_WIDTH = 20
+_MOUNT_WIDTH = 15
+_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
 _SHORT_ID = 12
 _HEALTH = {"starting": "health: starting"}
 """What `docker ps` says of a state of health, where that is not its name."""
@@ -108,7 +110,7 @@ def parse_filter(text: str, state: State) -> Filter:
         "volume": lambda record: any(value in (p.name, p.target) for p in Settings.decode(record.settings).mounts),
     }
     if not equals or key not in tests:
-        raise UsageError(f"--filter {text}: invalid filter", hint=f"KEY=VALUE, with one of {', '.join(tests)}")
+        raise FirekilnError(f"--filter {text}: invalid filter '{key}'", hint=f"KEY=VALUE, by {', '.join(tests)}")
     try:
         pattern = re.compile(value.removeprefix("/") if key == "name" else "")
     except re.error as error:
@@ -140,13 +142,8 @@ def _publishes(record: Record, wanted: tuple[int, int, str]) -> bool:
 
 
 def _size(state: State, record: Record) -> str:
-    """What its own disk takes on the host, and all that it boots from."""
-    drives = Settings.decode(record.settings).spec.drives
-    own = [drive for drive in drives if drive.path.parent == state.folder_of(record.id)]
-    sizes = [
-        sum(drive.path.stat().st_blocks * 512 for drive in group if drive.path.exists()) for group in (own, drives)
-    ]
-    return f"{human_size(sizes[0])} (virtual {human_size(sizes[1])})"
+    writable, everything = sizes(state, record)
+    return f"{human_size(writable)} (virtual {human_size(everything)})"
 
 
 def _passes(record: Record, filters: Sequence[Filter]) -> bool:
@@ -170,22 +167,48 @@ def describe(record: Record, live: Live | None, *, no_trunc: bool = False) -> di
     """A machine in the words of `docker ps`, by the names of its Go templates."""
     now = time.time()
     config = json.loads(record.config)
-    command = shlex.join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
-    if not no_trunc and len(command) > _COMMAND_WIDTH:
-        command = command[: _COMMAND_WIDTH - 1] + "…"
+    settings = Settings.decode(record.settings)
+    width = None if no_trunc else _COMMAND_WIDTH
+    mounts = [_cut(point.name or point.source, None if no_trunc else _MOUNT_WIDTH) for point in settings.mounts]
     created = datetime.fromtimestamp(record.created_ns / 1e9).astimezone()
     return {
-        "Command": f'"{command}"',
+        "Command": _quoted(_cut(_command([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]), width)),
         "CreatedAt": f"{created:%Y-%m-%d %H:%M:%S %z %Z}",
         "ID": record.id if no_trunc else record.id[:_SHORT_ID],
         "Image": record.image,
         "Labels": ",".join(f"{key}={value}" for key, value in (config.get("Labels") or {}).items()),
+        "LocalVolumes": str(sum(bool(point.name) for point in settings.mounts)),
+        "Mounts": ",".join(mounts),
         "Names": record.name,
+        "Networks": ",".join(nic.network for nic in settings.spec.nics) or "none",
         "Ports": _ports(record, config),
         "RunningFor": f"{human_duration(now - record.created_ns / 1e9)} ago",
+        "Size": "0B",
         "State": record.status,
         "Status": _status(record, live, now),
     }
+
+
+def _command(argv: Sequence[str]) -> str:
+    """As dockerd shows it (`container.transform`): words with a blank in them stand in single quotes."""
+    return " ".join([*argv[:1], *(f"'{word}'" if " " in word else word for word in argv[1:])])
+
+
+def _cut(text: str, width: int | None) -> str:
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _quoted(text: str) -> str:
+    """Go's strconv.Quote, near enough: what would command the terminal is written as an escape."""
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return f"\\x{ord(char):02x}" if ord(char) < 0x80 else f"\\u{ord(char):04x}"
 
 
 def _status(record: Record, live: Live | None, now: float) -> str:

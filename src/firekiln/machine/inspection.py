@@ -14,8 +14,8 @@ from firekiln.machine.vmm.spec import Nic, PublishedPort
 from firekiln.oci.config import Json
 
 
-def machine_inspect(state: State, word: str) -> dict[str, Json]:
-    """The machine of that name, id or beginning of an id. ContainerNotFoundError."""
+def machine_inspect(state: State, word: str, *, sized: bool = False) -> dict[str, Json]:
+    """The machine of that name, id or beginning of an id; with `sized` also what it takes. ContainerNotFoundError."""
     record = state.get(word)
     settings = Settings.decode(record.settings)
     config = json.loads(record.config)
@@ -28,16 +28,32 @@ def machine_inspect(state: State, word: str) -> dict[str, Json]:
         "Args": list(argv[1:]),
         "State": _state(record, live),
         "Image": record.image_digest,
-        "LogPath": str(state.folder_of(record.id) / LOG_NAME),
+        "LogPath": str(state.folder_of(record.id) / LOG_NAME) if settings.log.is_kept else "",
         "Name": f"/{record.name}",
         "RestartCount": live.restarts if live else 0,
         "Driver": "erofs",
         "Platform": "linux",
+        **(_sizes_json(state, record) if sized else {}),
         "HostConfig": _host_config(settings),
         "Mounts": [point.inspected() for point in settings.mounts],
         "Config": config,
         "NetworkSettings": _network_settings(settings.spec.nics, running=record.status in RUNS),
     }
+
+
+def sizes(state: State, record: Record) -> tuple[int, int]:
+    """Bytes on the host: of its own disk, which takes what was written, and of all that it boots from."""
+    drives = Settings.decode(record.settings).spec.drives
+    own = [drive for drive in drives if drive.path.parent == state.folder_of(record.id)]
+    writable, everything = (
+        sum(drive.path.stat().st_blocks * 512 for drive in group if drive.path.exists()) for group in (own, drives)
+    )
+    return writable, everything
+
+
+def _sizes_json(state: State, record: Record) -> dict[str, Json]:
+    writable, everything = sizes(state, record)
+    return {"SizeRw": writable, "SizeRootFs": everything}
 
 
 def port_map(ports: tuple[PublishedPort, ...]) -> dict[str, Json]:
@@ -80,6 +96,8 @@ def _host_config(settings: Settings) -> Json:
         "PortBindings": port_map(settings.spec.ports),
         "RestartPolicy": {"Name": settings.restart[0], "MaximumRetryCount": settings.restart[1]},
         "AutoRemove": settings.auto_remove,
+        "Annotations": dict(settings.annotations),
+        "LogConfig": {"Type": settings.log.driver, "Config": dict(settings.log.options)},
         "Memory": settings.spec.memory,
         "NanoCpus": settings.spec.vcpus * 1_000_000_000,
         "Privileged": False,

@@ -69,6 +69,9 @@ class RunOptions:
     vcpus: int = 1
     disk_size: int = DEFAULT_DISK
     shm_size: int = 0
+    log_driver: str = ""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     kernel: Path | None = None
     vmm: Literal["auto"] | VmmName = "auto"
 

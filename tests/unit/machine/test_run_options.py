@@ -2,7 +2,8 @@ import pytest
 from click.testing import CliRunner
 
 from firekiln.cli.command import cli
-from firekiln.cli.flags import NOT_FOR_MACHINES, NOT_YET, from_host, parse_cpus, parse_size, read_env_file
+from firekiln.cli.flags import NOT_YET, from_host, parse_cpus, parse_pairs, parse_size, read_env_file
+from firekiln.cli.refusals import REFUSED
 from firekiln.cli.table import human_duration
 from firekiln.errors import FirekilnError, UsageError
 
@@ -53,12 +54,20 @@ def test_an_env_file_is_read_as_docker_reads_it(tmp_path, monkeypatch):
         read_env_file(tmp_path / "none")
 
 
-@pytest.mark.parametrize("word", [*NOT_FOR_MACHINES, *NOT_YET])
-def test_what_a_machine_cannot_do_is_an_error_and_never_silence(tmp_path, word):
-    for name in word.split("/"):
-        result = invoke(tmp_path, "run", name, "value", "image")
-        assert isinstance(result.exception, UsageError), name
-        assert word.split("/")[-1] in str(result.exception)
+@pytest.mark.parametrize("name", [*REFUSED, *NOT_YET])
+def test_what_a_machine_cannot_do_is_an_error_that_says_why_and_what_instead(tmp_path, name):
+    result = invoke(tmp_path, "run", name, "value", "image")
+    assert isinstance(result.exception, UsageError), name
+    assert str(result.exception).startswith(f"{name}: ")
+    assert result.exception.exit_status == 125
+    assert result.exception.hint
+
+
+def test_pairs_of_an_option_are_a_name_and_a_value():
+    assert parse_pairs(["a=b=c", "d="], "annotation") == {"a": "b=c", "d": ""}
+    for word in ("a", "=b", ""):
+        with pytest.raises(UsageError, match="for --log-opt"):
+            parse_pairs([word], "log-opt")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from firekiln.machine.supervision import control
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End
 from firekiln.machine.supervision.log import read_log
+from firekiln.machine.supervision.logconfig import LogConfig
 from firekiln.machine.supervision.stream import Stream
 from firekiln.machine.supervision.supervisor import Hooks, Supervisor
 from firekiln.machine.vmm.backend import Guest
@@ -43,6 +44,7 @@ class FakeVmm:
 class Settings:
     spec = None
     health_limit = (0.0, 0)
+    log = LogConfig()
 
 
 def start(guest):

@@ -11,14 +11,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from firekiln.machine.supervision.logconfig import LogConfig
+
 Stream = Literal["stdout", "stderr"]
 NAME = "log.json"
-MAX_SIZE = 16 << 20
-MAX_FILES = 3
 _LINE_LIMIT = 16 << 10
 _RARE = bytes({*range(32), 127} - {*b"\t\n\r"})
 _ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"))
@@ -35,15 +36,14 @@ class Line:
 
 
 class LogWriter:
-    """Appends to `<folder>/log.json`; what was there becomes `log.json.1`, `.2` when it grows beyond `max_size` bytes.
+    """Appends to `<folder>/log.json`; what was there becomes `log.json.1`, `.2` when it grows beyond what it may have.
 
     Bytes that are no UTF-8 become U+FFFD. Not safe for several writers.
     """
 
-    def __init__(self, folder: Path, *, max_size: int = MAX_SIZE, max_files: int = MAX_FILES) -> None:
+    def __init__(self, folder: Path, config: LogConfig) -> None:
         self._path = folder / NAME
-        self._max_size = max_size
-        self._max_files = max_files
+        self._config = config
         self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         self._file = self._open()
 
@@ -59,7 +59,7 @@ class LogWriter:
         if entries:
             self._file.write(b"".join(entries))
             self._file.flush()
-            if self._file.tell() > self._max_size:
+            if self._file.tell() > self._config.max_size:
                 self._rotate()
 
     def close(self) -> None:
@@ -77,7 +77,9 @@ class LogWriter:
 
     def _rotate(self) -> None:
         self._file.close()
-        for number in range(self._max_files - 1, 0, -1):
+        if self._config.max_files == 1:
+            self._path.unlink()
+        for number in range(self._config.max_files - 1, 0, -1):
             older = _rotated(self._path, number - 1)
             if older.exists():
                 older.replace(_rotated(self._path, number))
@@ -89,14 +91,14 @@ def read_log(folder: Path, *, tail: int | None = None, follow: Callable[[], bool
 
     With `follow` it goes on with what is written from then on, as long as `follow()` is true.
     """
-    reader = _Reader(folder / NAME)
-    yield from deque(reader.read(), maxlen=tail)
-    while follow is not None:
-        going_on = follow()  # asked first: what was written before the end must still be read
-        yield from reader.read()
-        if not going_on:
-            return
-        time.sleep(_POLL)
+    with closing(_Reader(folder / NAME)) as reader:
+        yield from deque(reader.read(), maxlen=tail)
+        while follow is not None:
+            going_on = follow()  # asked first: what was written before the end must still be read
+            yield from reader.read()
+            if not going_on:
+                return
+            time.sleep(_POLL)
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -108,32 +110,63 @@ def timestamp(nanoseconds: int) -> str:
 
 
 class _Reader:
-    """Reads the log on from where it stopped, also when it was rotated meanwhile."""
+    """Reads the log on from where it stopped. It holds the file that it has come to: no rotation loses a line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._inode = 0
+        self._file: BinaryIO | None = None
         self._position = 0
 
-    def read(self) -> Iterator[Line]:
-        files = [path for number in range(MAX_FILES, -1, -1) if (path := _rotated(self._path, number)).exists()]
-        inodes = [path.stat().st_ino for path in files]
-        start = inodes.index(self._inode) if self._inode in inodes else 0
-        if self._inode not in inodes:
-            self._position = 0
-        for path in files[start:]:
-            yield from self._read_file(path)
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _read_file(self, path: Path) -> Iterator[Line]:
-        with path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._position = inode, 0
-            file.seek(self._position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # being written
-                self._position += len(line)
+    def read(self) -> Iterator[Line]:
+        newer = self._newer()  # looked for first: where there are some, nothing more is written to the one that is held
+        try:
+            yield from self._lines()
+            while newer:
+                self.close()
+                self._file, self._position = newer.pop(0), 0
+                yield from self._lines()
+        finally:
+            for file in newer:
+                file.close()
+
+    def _newer(self) -> list[BinaryIO]:
+        """The files behind the one that is held, the oldest first, open.
+
+        They are opened in the other direction: what is rotated meanwhile is met twice, and not missed.
+        """
+        held = os.fstat(self._file.fileno()).st_ino if self._file is not None else 0
+        made: dict[int, BinaryIO] = {}
+        number = gaps = 0
+        while gaps < 2:  # a rotation leaves one gap after the other, and never two at once
+            try:
+                file = _rotated(self._path, number).open("rb")
+            except FileNotFoundError:
+                gaps += 1
+            else:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode == held or inode in made:
+                    file.close()
+                else:
+                    made[inode] = file
+                if inode == held:
+                    break
+            number += 1
+        return [*reversed(made.values())]
+
+    def _lines(self) -> Iterator[Line]:
+        if self._file is None:
+            return
+        self._file.seek(self._position)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                return  # being written
+            self._position += len(line)
+            with suppress(ValueError):  # a full disk has cut it
                 entry = json.loads(line)
                 yield Line(stream=entry["stream"], text=entry["log"], time=entry["time"])
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
+from firekiln.machine.supervision.logconfig import LogConfig
 from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic, PublishedPort, SharedFolder, VmmName
 from firekiln.machine.volumes.mountpoint import MountPoint
 from firekiln.oci.config import Json
@@ -20,7 +23,7 @@ class Settings:
     `auto_remove`: nothing of the machine is kept when it has ended. `open_stdin`: its process has a standard input;
     `stdin_once`: which ends when the owner's does. `restart` is a policy and its retries (0: without limit); `health`:
     the guest runs a check, whose next result comes within so many seconds (`health_limit`), so many failures making it
-    unhealthy; `read_only`: its process finds its root so.
+    unhealthy; `read_only`: its process finds its root so. `annotations` are only shown.
     """
 
     spec: MachineSpec
@@ -37,6 +40,8 @@ class Settings:
     health_limit: tuple[float, int] = (0.0, 0)
     read_only: bool = False
     vmm: VmmName = "qemu"
+    log: LogConfig = field(default_factory=LogConfig)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> str:
         return json.dumps(
@@ -50,6 +55,8 @@ class Settings:
                 "restart": list(self.restart),
                 "health_limit": list(self.health_limit),
                 "vmm": self.vmm,
+                "log": self.log.to_json(),
+                "annotations": dict(self.annotations),
                 **{name: getattr(self, name) for name in _FLAGS},
             }
         )
@@ -67,6 +74,8 @@ class Settings:
             restart=(data["restart"][0], data["restart"][1]) if "restart" in data else ("no", 0),
             health_limit=(data["health_limit"][0], data["health_limit"][1]) if "health_limit" in data else (0.0, 0),
             vmm=data.get("vmm", "qemu"),
+            log=LogConfig.parse(data["log"]["driver"], data["log"]["options"]) if "log" in data else LogConfig(),
+            annotations=data.get("annotations", {}),
             **{name: data.get(name, False) for name in _FLAGS},
         )
 

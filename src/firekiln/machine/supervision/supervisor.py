@@ -110,7 +110,8 @@ class Supervisor:
     def run(self) -> End:
         """From launch to end. Raises a FirekilnError where the process never started; its status is Docker's."""
         with ExitStack() as resources:
-            self._log = LogWriter(self._folder)
+            config = self._settings.log
+            self._log = LogWriter(self._folder, config) if config.is_kept else None
             resources.callback(self._close_log)
             self._console_file = resources.enter_context((self._folder / "console.log").open("wb", buffering=0))
             self._launch(resources)
@@ -352,13 +353,15 @@ class Supervisor:
                 self._deadline = time.monotonic() + _POWER_OFF_DEADLINE
 
     def _write(self, stream: Stream, data: bytes) -> None:
-        with suppress(OSError):  # a full disk must not end the service
-            self._log.write(stream, data)
+        if self._log is not None:
+            with suppress(OSError):  # a full disk must not end the service
+                self._log.write(stream, data)
         self._clients.output(FrameType.STDOUT if stream == "stdout" else FrameType.STDERR, data)
 
     def _close_log(self) -> None:
-        with suppress(OSError):
-            self._log.close()
+        if self._log is not None:
+            with suppress(OSError):
+                self._log.close()
 
     def _on_console(self, data: bytes) -> None:
         self._console.add(data)
