@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -21,6 +22,9 @@ from firekiln.store.index import Use
 from firekiln.store.store import Store
 from firekiln.store.usage import CacheUse, folder_size, measure
 from firekiln.values import dataclass
+
+_LONG = 30 * 86_400
+"""Seconds after which the digests of a context's files are forgotten by any pruning of the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +66,30 @@ def prune_cache(
     keys, folders = _chosen(results, before, until=until, keep=keep)
     store.index.forget(keys)
     freed = {name: size for name in folders if (size := _remove_folder(store, name)) is not None}
-    if everything and until is None and keep is None and (contexts := store.root / "contexts").is_dir():
-        freed[contexts.name] = _bury(store, contexts)
+    if (size := _forget_contexts(store, everything=everything, until=until, keep=keep)) is not None:
+        freed["contexts"] = size
     collected = gc.collect(store)
     blobs = [item.name for item in before if item.kind in ("layer", "dangling")]
     gone = [digest for digest in blobs if store.blobs.find(digest) is None]
     return Pruned(cache=(*gone, *freed), size=collected.size + sum(freed.values()))
+
+
+def _forget_contexts(store: Store, *, everything: bool, until: float | None, keep: int | None) -> int | None:
+    """Remove what is known of files of contexts that nobody built from since `until`; the bytes, None for nothing.
+
+    Such a memory is small, and most stand for a folder that is still worked on: unless all of the cache is to go,
+    only those go that were of no use for long.
+    """
+    folder = store.root / "contexts"
+    if not folder.is_dir():
+        return None
+    if everything and until is None and keep is None:
+        return _bury(store, folder)
+    before = time.time() - _LONG if until is None else until
+    with suppress(FileNotFoundError):  # a build puts files in their places meanwhile
+        unused = [path for path in folder.iterdir() if path.stat().st_mtime < before]
+        return sum(_bury(store, path) for path in unused) if unused else None
+    return None
 
 
 def _chosen(

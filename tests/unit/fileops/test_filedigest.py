@@ -67,6 +67,14 @@ def test_a_file_is_read_once(context):
     assert context.read == []
 
 
+def test_the_memory_s_time_says_when_it_was_last_of_use(context):
+    context.key()
+    os.utime(context.file, (0, 0))
+    context.key()
+    assert context.read == []
+    assert context.file.stat().st_mtime > LONG_AGO
+
+
 def content(path):
     path.write_text("CONTENT OF A")
 

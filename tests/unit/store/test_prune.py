@@ -124,6 +124,26 @@ def test_the_cache_of_images_goes_only_when_all_is_asked_for(shop):
     assert shop.store.layers.find(layer.digest) is not None
 
 
+def test_digests_of_contexts_go_when_they_were_of_no_use_for_long(shop):
+    folder = shop.store.root / "contexts"
+    folder.mkdir()
+    for days in (40, 20, 3):
+        (folder / f"{days}.json").write_text("x" * 1000)
+        os.utime(folder / f"{days}.json", (NOW - days * DAY, NOW - days * DAY))
+
+    def left():
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    assert prune_cache(shop.store).cache == ("contexts",)
+    assert left() == ["20.json", "3.json"]
+    prune_cache(shop.store, until=NOW - 10 * DAY)
+    assert left() == ["3.json"]
+    prune_cache(shop.store, everything=True, keep=1 << 40)
+    assert left() == ["3.json"]
+    assert prune_cache(shop.store, everything=True).size >= 1000
+    assert left() == []
+
+
 def test_a_cache_mount_goes_like_a_result_unless_a_step_has_it(shop):
     shop.at(NOW - 2 * DAY)
     shop.mount("old")

@@ -78,9 +78,11 @@ class FileDigests:
     def save(self) -> None:
         """Remember what was read. That it could not be kept is no error: the next build reads again."""
         for root in self._roots.values():
-            if root.changed:
-                with suppress(OSError):
+            with suppress(OSError):
+                if root.changed:
                     root.save()
+                else:
+                    root.touch()
 
     def _is_settled(self, source: HostFile) -> bool:
         times = (source.mtime_ns, source.ctime_ns)
@@ -123,6 +125,10 @@ class _Root:
             return dict(document["files"]) if document["version"] == _VERSION else {}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
+
+    def touch(self) -> None:
+        """Have the file's time say when it was last of use: by that it is pruned."""
+        os.utime(self._path)
 
     def save(self) -> None:
         kept = {path: entry for path, entry in self.entries.items() if path not in self.seen}
