@@ -294,20 +294,24 @@ static int of_data(const struct json *mount_)
 /* A part of what was attached for this step; one that is writable in an overlay, its upper side on the scratch drive. */
 static int of_part(const struct json *mount_, struct failure *failure)
 {
-	const char *upper = json_string(mount_, "upper", NULL);
-	char drive[16], part[64], folder[64];
-	int fd = -1;
+	const char *upper = json_string(mount_, "upper", NULL), *source = json_string(mount_, "source", "");
+	char drive[16], part[PATH_MAX], folder[48], merged[64], made[64];
 
 	step_drive_path((int)json_integer(mount_, "part", 0, STEP_DRIVES - 2, 0), drive);
 	format_text(part, sizeof part, "%s/%s", drive, json_string(mount_, "name", ""));
 	if (!upper)
 		return detached(part);
 	format_text(folder, sizeof folder, SCRATCH "/%s", upper);
-	if (directory_make(folder) || mount_overlay(part, part, folder, STAGE, failure))
+	format_text(merged, sizeof merged, "%s/merged", folder);
+	format_text(made, sizeof made, "%s/upper", folder);
+	/* Several mounts may be of one: the first one makes it. */
+	if (access(made, F_OK) && (directory_make(folder) || mount_overlay(part, part, folder, merged, failure)))
 		return -1;
-	fd = detached(STAGE);
-	umount2(STAGE, MNT_DETACH);
-	return fd;
+	if (format_text(part, sizeof part, "%s/%s", merged, source) >= (int)sizeof part) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	return detached(part);
 }
 
 /* --- places in the root --------------------------------------------------------------------------------------------- */

@@ -25,18 +25,9 @@ from firekiln.sandbox.step import (
     StepMount,
     TreeMount,
 )
+from firekiln.sandbox.surroundings import CA_BUNDLE, environment, hosts
 from firekiln.sandbox.upper import Area
 
-CA_BUNDLE: Final = "/dev/firekiln/ca.pem"
-"""On the step's own tmpfs, so that nothing of it can stay in a layer."""
-CA_VARIABLES: Final = (
-    "SSL_CERT_FILE",
-    "PIP_CERT",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "NODE_EXTRA_CA_CERTS",
-    "GIT_SSL_CAINFO",
-)
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
@@ -136,28 +127,15 @@ def _request(step: Step, layers: tuple[int, ...], made: tuple[Mount, ...], *, ro
         rootless=rootless,
         layers=layers,
         args=step.args,
-        env=_environment(step),
+        env=environment(step),
         cwd=step.cwd or "/",
         user=step.user or "",
         mounts=made,
         private_network=step.network == "none",
         insecure=step.insecure,
         hostname=step.hostname,
-        hosts=_hosts(step),
+        hosts=hosts(step),
         shm_size=step.limits.shm_size,
         rlimits=tuple((one.resource, one.soft, one.hard) for one in step.limits.ulimits),
         resolv_conf=RESOLV_CONF.read_text(errors="surrogateescape") if RESOLV_CONF.is_file() else "",
     )
-
-
-def _environment(step: Step) -> tuple[str, ...]:
-    if step.ca_bundle is None:
-        return step.env
-    named = {entry.partition("=")[0] for entry in step.env}
-    return (*step.env, *(f"{name}={CA_BUNDLE}" for name in CA_VARIABLES if name not in named))
-
-
-def _hosts(step: Step) -> str:
-    """BuildKit's lines."""
-    lines = [f"127.0.0.1\tlocalhost {step.hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    return "\n".join([*lines, *(f"{address}\t{name}" for name, address in step.extra_hosts.items()), ""])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from firekiln.rootfs import lookup
 from firekiln.rootfs.tree import Directory, File, Meta, Node, Tree
 from firekiln.sandbox.request import Stub
 
@@ -29,6 +30,36 @@ def prune(diff: Tree, stubs: Sequence[Stub]) -> None:
         gone = _is_empty(node) if path in made else _is_unchanged(node, above[path])
         if gone:
             del parent.children[name]
+
+
+def foreseen(lower: Tree, targets: Sequence[str]) -> list[Stub]:
+    """The mount points that have to be made in `lower`, the layers' merged Tree, for mounts at `targets` in this order.
+
+    RootfsError where links lead in circles.
+    """
+    stubs: list[Stub] = []
+    mounted: list[bytes] = []
+    for target in targets:
+        path = lookup.resolve(lower, os.fsencode(target)).path
+        if not any(path == other or path.startswith(other + b"/") for other in mounted):
+            stubs.extend(_missing(lower, path))
+        mounted.append(path)
+    return stubs
+
+
+def _missing(lower: Tree, path: bytes) -> Iterator[Stub]:
+    names = path.split(b"/")
+    above: list[tuple[str, int, int, int, int]] = []
+    node: Node | None = lower
+    for depth, name in enumerate(names):
+        if not isinstance(node, Directory):
+            return
+        above.append((os.fsdecode(b"/".join(names[:depth])), *_kept(node.meta)))
+        node = node.children.get(name)
+        if node is None:
+            made = [os.fsdecode(b"/".join(names[: end + 1])) for end in range(depth, len(names))]
+            yield Stub(made=tuple(made), above=tuple(above))
+            return
 
 
 def _holder(tree: Tree, path: bytes) -> tuple[Directory | None, bytes]:

@@ -234,6 +234,15 @@ class Agent:
         """End everything at once (SIGKILL), sync and power off."""
         self._send(protocol.control(FrameType.SHUTDOWN))
 
+    def step(self, document: bytes, order: Mapping[str, Any]) -> None:
+        """Have a machine for steps run one, as its main process; Ready comes behind its Exited or Failed."""
+        for start in range(0, len(document), PAYLOAD_LIMIT):
+            self._send(Frame(FrameType.DOCUMENT, document[start : start + PAYLOAD_LIMIT]))
+        frame = protocol.control(FrameType.STEP, **order)
+        if len(frame.payload) > PAYLOAD_LIMIT:
+            raise MachineError("the step has too many layers and mounts")
+        self._send(frame)
+
     def exec(
         self,
         argv: Sequence[str],

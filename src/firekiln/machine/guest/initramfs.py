@@ -15,8 +15,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from firekiln.machine.guest.contract import MachineDocument
 from firekiln.rootfs import cpio
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Node
 from firekiln.values import dataclass
@@ -53,13 +53,19 @@ def modules_list(modules: Sequence[KernelModule]) -> bytes:
     return "".join(f"{module.name} {module.parameters}".rstrip() + "\n" for module in modules).encode()
 
 
-def document_archive(document: MachineDocument) -> bytes:
+class Document(Protocol):
+    """What PID 1 is told: a MachineDocument, or another of its kind."""
+
+    def encode(self) -> bytes: ...
+
+
+def document_archive(document: Document) -> bytes:
     """The archive that holds the machine document only, mode 0600."""
     file = File.of(document.encode(), Meta(mode=0o600))
     return _archive({b"firekiln": _folder({b"machine.json": file})})
 
 
-def write_initramfs(path: Path, base: Path, document: MachineDocument) -> None:
+def write_initramfs(path: Path, base: Path, document: Document) -> None:
     """Write to `path` (mode 0600: the environment may hold secrets) the bytes of `base` and the document's archive.
 
     `path` must not exist. OSError as the file system gives it; then a part of the file may be left behind.

@@ -58,6 +58,9 @@ class FrameType(enum.IntEnum):
     TOP = 0x34
     DETACH = 0x40
     """A client's farewell to the supervisor, which goes on: never sent to a guest."""
+    DOCUMENT = 0x41
+    STEP = 0x42
+    READY = 0x43
 
 
 class Frame(NamedTuple):

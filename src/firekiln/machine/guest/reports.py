@@ -161,6 +161,13 @@ class Top:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A machine for steps waits for the next one. `released`: nothing of the last one holds the scratch drive."""
+
+    released: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """A remark of PID 1 itself: something is not as it should be, and the machine goes on."""
 
@@ -191,7 +198,7 @@ class Closed:
     """The channel has ended: the VMM is gone, or closed it. The last event of an agent."""
 
 
-Report: TypeAlias = Started | Exited | Failed | Health | Stat | Stats | Top | Log | Frozen | Thawed
+Report: TypeAlias = Started | Exited | Failed | Health | Stat | Stats | Top | Log | Frozen | Thawed | Ready
 Event: TypeAlias = Hello | Report | Output | Pong | Closed
 
 
@@ -384,4 +391,5 @@ _READERS: Mapping[int, Callable[[Mapping[str, Any], int], Report]] = {
     FrameType.LOG: _log,
     FrameType.FREEZE: _frozen,
     FrameType.THAW: lambda _fields, _process: Thawed(),
+    FrameType.READY: lambda fields, _process: Ready(released=fields.get("released") is True),
 }
