@@ -6,8 +6,6 @@ with start(store, RunOptions(image="hello", publish=("8080:80",))) as machine:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from firekiln.errors import UsageError
-from firekiln.machine.guest.binary import pid1_path
+from firekiln.machine.guest.base import kept_initramfs
 from firekiln.machine.guest.contract import Drive, HealthCheck, MachineDocument, Root
-from firekiln.machine.guest.initramfs import KernelModule, base_initramfs, write_initramfs
+from firekiln.machine.guest.initramfs import write_initramfs
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
@@ -47,7 +45,7 @@ from firekiln.machine.volumes.attachments import SHARING, Attachments, attach
 from firekiln.machine.volumes.mountspec import combine
 from firekiln.rootfs.tree import Directory, Meta
 from firekiln.store import Layer, Store, StoredImage
-from firekiln.store.durable import replace_file, store_errors
+from firekiln.store.durable import store_errors
 from firekiln.values import dataclass
 
 Progress = Callable[[str], None]
@@ -268,25 +266,8 @@ def _document(
 
 def _write_initramfs(store: Store, kernel: Kernel, settings: Settings, document: MachineDocument) -> None:
     spec = settings.spec
-    base = _base_initramfs(store, kernel, guest_modules(settings.vmm))
+    base = kept_initramfs(store, kernel, guest_modules(settings.vmm))
     write_initramfs(spec.initramfs, base, fitted(settings.vmm, spec, document))
-
-
-def _base_initramfs(store: Store, kernel: Kernel, wanted: Sequence[str]) -> Path:
-    """The part of the initramfs that is the same for every machine of a kernel, made once."""
-    pid1 = pid1_path(kernel.architecture).read_bytes()
-    modules = kernel.modules_for(wanted)
-    key = json.dumps([hashlib.sha256(pid1).hexdigest(), kernel.digest, [module.name for module in modules]])
-    path = store.machines / "cache" / f"initramfs-{hashlib.sha256(key.encode()).hexdigest()}"
-    if not store.integrity.is_known(path):
-        data = base_initramfs(
-            pid1, [KernelModule(name=module.path.name, data=module.path.read_bytes()) for module in modules]
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store_errors(path, "cannot write"):
-            replace_file(path, data, temporary=store.temporary.folder)
-        store.integrity.trust([path])
-    return path
 
 
 def _blobs(image: StoredImage, drives: Sequence[Layer]) -> list[str]:
