@@ -37,11 +37,13 @@ static char *read_all(int fd, size_t limit, size_t *length)
 		}
 		if (*length < size)
 			continue;
-		size *= 2;
-		grown = realloc(data, size + 1);
+		grown = malloc(2 * size + 1);
 		if (!grown)
 			break;
+		memcpy(grown, data, size);
+		free(data);
 		data = grown;
+		size *= 2;
 	}
 	free(data);
 	return NULL;

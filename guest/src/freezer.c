@@ -12,6 +12,7 @@
 #include "decimal.h"
 #include "file.h"
 #include "format.h"
+#include "text.h"
 
 #define ROOT "/sys/fs/cgroup"
 #define OURS ROOT "/firekiln"
@@ -48,7 +49,7 @@ static bool stands_still(const char *group, const char *value)
 	(void)value;
 	format_text(path, sizeof path, ROOT "/%s/cgroup.events", group);
 	events[file_read_some(path, events, sizeof events - 1)] = '\0';
-	return strstr(events, "frozen 1") != NULL;
+	return text_find(events, "frozen 1") != NULL;
 }
 
 /* The kernel's threads have no program; nor have those that are dead already. */

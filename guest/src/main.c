@@ -30,6 +30,7 @@
 #include "network.h"
 #include "service.h"
 #include "steps.h"
+#include "text.h"
 #include "volumes.h"
 
 #define FOLDER "/firekiln"
@@ -47,7 +48,7 @@ static bool restart_is_the_end(void)
 	size_t length;
 	char *line = file_read("/proc/cmdline", 1 << 16, &length);
 
-	return !line || !strncmp(line, "reboot=", 7) || strstr(line, " reboot=");
+	return !line || !strncmp(line, "reboot=", 7) || text_find(line, " reboot=");
 }
 
 static _Noreturn void power_off(void)

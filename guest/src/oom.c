@@ -11,6 +11,7 @@
 #include "decimal.h"
 #include "file.h"
 #include "format.h"
+#include "text.h"
 
 #define RECORD_SIZE 8192 /* of the kernel's log: CONSOLE_EXT_LOG_MAX */
 
@@ -19,7 +20,7 @@ static long long count_kills(void)
 {
 	size_t length;
 	char *text = file_read("/proc/vmstat", 1 << 20, &length);
-	char *line = text ? strstr(text, "\noom_kill ") : NULL;
+	char *line = text ? text_find(text, "\noom_kill ") : NULL;
 	long long count = line ? decimal_parse(line + strlen("\noom_kill "), NULL) : 0;
 
 	free(text);
@@ -40,7 +41,7 @@ static int log_names(pid_t pid)
 		if (count <= 0)
 			continue; /* overwritten while we read: the next is the oldest that is left */
 		record[count] = '\0';
-		found = strstr(record, "ut of memory") && strstr(record, words);
+		found = text_find(record, "ut of memory") && text_find(record, words);
 	}
 	close(fd);
 	return found;

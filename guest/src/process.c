@@ -118,7 +118,7 @@ static int set_limits(const struct process_config *config, struct failure *failu
 	for (size_t i = 0; i < config->rlimit_count; i++) {
 		struct rlimit limit = { config->rlimits[i].soft, config->rlimits[i].hard };
 
-		if (setrlimit(config->rlimits[i].resource, &limit))
+		if (prlimit(0, config->rlimits[i].resource, &limit, NULL))
 			return fail(failure, "process", errno, "resource limit %d", config->rlimits[i].resource);
 	}
 	return 0;

@@ -167,7 +167,7 @@ static void put_block(struct text *text)
 
 	text_printf(text, ",\"block\":[");
 	while (rest && (line = strsep(&rest, "\n"))) {
-		char *name = strstr(line, " vd");
+		char *name = text_find(line, " vd");
 		long long field[FIELDS];
 
 		if (!name || !read_numbers(line, field, FIELDS))

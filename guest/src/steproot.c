@@ -20,6 +20,7 @@
 #include "mounts.h"
 #include "network.h"
 #include "stepdrives.h"
+#include "text.h"
 
 #define SCRATCH "/scratch"
 #define ROOT "/root"
@@ -165,7 +166,7 @@ static int copy_xattrs(const char *from, const char *to)
 	for (char *name = names; length > 0 && name < names + length; name += strlen(name) + 1) {
 		ssize_t size = getxattr(from, name, value, sizeof value);
 
-		if (!strstr(name, ".overlay.") && (size < 0 || setxattr(to, name, value, (size_t)size, 0)))
+		if (!text_find(name, ".overlay.") && (size < 0 || setxattr(to, name, value, (size_t)size, 0)))
 			return -1;
 	}
 	return 0;

@@ -65,9 +65,12 @@ static int add_record(struct writer *writer, const char *key, const char *value,
 
 	while ((size_t)format_text(digits, sizeof digits, "%zu", total) + rest != total)
 		total = rest + strlen(digits);
-	grown = realloc(writer->pax, writer->pax_length + total + 1);
+	grown = malloc(writer->pax_length + total + 1);
 	if (!grown)
 		return refuse(writer, ENOMEM);
+	if (writer->pax_length)
+		memcpy(grown, writer->pax, writer->pax_length);
+	free(writer->pax);
 	writer->pax = grown;
 	grown += writer->pax_length;
 	grown += format_text(grown, total, "%zu %s=", total, key);

@@ -55,3 +55,13 @@ void text_quote(struct text *text, const char *string, size_t length)
 	text->start[before] = '\0';
 	text->full = true;
 }
+
+char *text_find(const char *text, const char *part)
+{
+	size_t length = strlen(part);
+
+	for (; (text = strchr(text, *part)); text++)
+		if (!strncmp(text, part, length))
+			return (char *)text;
+	return NULL;
+}

@@ -22,4 +22,7 @@ void text_quote(struct text *text, const char *string, size_t length);
 /* A JSON string, for people, of as many of the bytes as find room with `reserve` bytes left over. */
 void text_quote_some(struct text *text, const char *string, size_t length, size_t reserve);
 
+/* strstr, whose usual ways are twenty times as large. */
+char *text_find(const char *text, const char *part);
+
 #endif
