@@ -200,9 +200,7 @@ class Engine:
             return {kind: self._store.blobs.read(blob) for kind, blob in known.attestations.items()} | said
         return said | self._provenance(made, solved, request, contents, finished=finished, digest=digest)
 
-    def _sbom(
-        self, request: BuildRequest, layers: Sequence[Layer], *, created: str, digest: str
-    ) -> dict[str, bytes]:
+    def _sbom(self, request: BuildRequest, layers: Sequence[Layer], *, created: str, digest: str) -> dict[str, bytes]:
         from firekiln.build.sbom import statement  # noqa: PLC0415 - few builds keep a list of what is installed
 
         with self._events.running("[internal] list the packages of the image"):
