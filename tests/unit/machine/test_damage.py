@@ -7,7 +7,7 @@ import os
 import pytest
 
 from firekiln.errors import DamagedError
-from firekiln.machine import run
+from firekiln.machine.guest.base import kept_initramfs
 from firekiln.machine.kernel import intact_kernel
 from firekiln.machine.kernel.catalog import NewKernel, NewModule, add
 from firekiln.machine.vmm.drives import layer_drives
@@ -73,14 +73,14 @@ def test_no_machine_gets_a_damaged_layer(store, count):
 
 def test_a_damaged_initramfs_is_made_again(store):
     kernel = put_kernel(store, "6.1.1")
-    path = run._base_initramfs(store, kernel, GUEST_MODULES)
+    path = kept_initramfs(store, kernel, GUEST_MODULES)
     right, inode = path.read_bytes(), path.stat().st_ino
-    assert run._base_initramfs(store, kernel, GUEST_MODULES).stat().st_ino == inode
+    assert kept_initramfs(store, kernel, GUEST_MODULES).stat().st_ino == inode
     flip(path)
-    assert run._base_initramfs(store, kernel, GUEST_MODULES).read_bytes() == right
+    assert kept_initramfs(store, kernel, GUEST_MODULES).read_bytes() == right
     os.truncate(path, 0)
     with Store.open(store.root) as another:
-        assert run._base_initramfs(another, kernel, GUEST_MODULES).read_bytes() == right
+        assert kept_initramfs(another, kernel, GUEST_MODULES).read_bytes() == right
 
 
 def test_adding_a_kernel_leaves_nothing_else(store):
