@@ -43,7 +43,8 @@ class Case:
 
     The machine has the `options` and `args` of `run`. `stop`: once it says "ready", it is stopped, with so many
     seconds to end. `config` are keys of the machine's Config, `image` those of the image, as `inspect` shows them.
-    `health` is what the health has become once it is known, or after `checks` checks. `boots`: whether there is a machine at all.
+    `health` is what the health has become once it is known, or after `checks` checks. `boots`: whether there is a
+    machine at all.
 
     `docker` is what Docker does where that is something else, `note` says so in words. `since` is the minor version of
     `docker/dockerfile` 1 that the form needs: older engines are not asked, or do what `docker` says. `recorded`: that
