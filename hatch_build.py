@@ -1,7 +1,7 @@
-"""Hatchling's build hook: compiles the guest's PID 1 into the package and tags the wheel by platform.
+"""Hatchling's build hook: compiles the programs in C into the package and tags the wheel by platform.
 
-The wheel holds no code that is loaded into Python, so any interpreter will do (py3-none); the PID 1 is static, so that
-manylinux's oldest tag is true of it.
+They are the guest's PID 1 and the carrier of frames. The wheel holds no code that is loaded into Python, so any
+interpreter will do (py3-none); the programs are static, so that manylinux's oldest tag is true of it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ class GuestBuildHook(BuildHookInterface):  # type: ignore[type-arg] # hatchling'
         if self.target_name != "wheel":
             return
         machine = os.environ.get("FIREKILN_GUEST_ARCH") or os.uname().machine
-        binary = self._compile(machine)
-        if version != "editable":  # whatever else lies beside it belongs to other wheels
-            build_data["force_include"][str(binary)] = f"firekiln/machine/guest-bin/{binary.name}"
+        for binary in (self._compile("guest", f"init-{machine}"), self._compile("carrier", f"carrier-{machine}")):
+            if version != "editable":  # whatever else lies beside it belongs to other wheels
+                build_data["force_include"][str(binary)] = f"firekiln/machine/guest-bin/{binary.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-manylinux2014_{machine}"
 
-    def _compile(self, machine: str) -> Path:
+    def _compile(self, folder: str, name: str) -> Path:
         root = Path(self.root)
         out = root / "src" / "firekiln" / "machine" / "guest-bin"
-        argv = ["make", "-s", "-C", str(root / "guest")]
-        argv += [f"OUT={out}", f"ARCH={machine}", f"PYTHON={sys.executable}"]
+        argv = ["make", "-s", "-C", str(root / folder)]
+        argv += [f"OUT={out}", f"ARCH={name.rpartition('-')[2]}", f"PYTHON={sys.executable}"]
         try:
             subprocess.run(argv, check=True)
         except FileNotFoundError:
-            raise SystemExit("firekiln: make is needed to compile the guest: apt-get install make musl-tools") from None
+            raise SystemExit(
+                f"firekiln: make is needed to compile the {folder}: apt-get install make musl-tools"
+            ) from None
         except subprocess.CalledProcessError:
             raise SystemExit(
-                "firekiln: the guest could not be compiled (see above): "
+                f"firekiln: the {folder} could not be compiled (see above): "
                 "apt-get install musl-tools; for another architecture guest/musl-for, or pip install ziglang"
             ) from None
-        return out / f"init-{machine}"
+        return out / name

@@ -40,6 +40,7 @@ VERBS: dict[str, str] = {
     "logs": "machines:logs",
     "man": "manual:man",
     "pause": "machines:pause",
+    "network": "network:network",
     "port": "machines:port",
     "ps": "ps:ps",
     "pull": "registry:pull",

@@ -21,9 +21,6 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _SMALLEST_MEMORY = 64 << 20
 
-NOT_YET = "--network --ip --mac-address".split()
-"""Docker's flags that a machine will have, and has not yet."""
-
 _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
     (("--name",), {"default": "", "help": "The machine's name."}),
     (("-i", "--interactive"), {"is_flag": True, "help": "Keep the standard input open."}),
@@ -33,6 +30,16 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
         {"multiple": True, "metavar": "[IP:]HOST:GUEST[/PROTO]", "help": "Publish a port (on 127.0.0.1)."},
     ),
     (("-P", "--publish-all"), {"is_flag": True, "help": "Publish what is exposed, on any free ports."}),
+    (
+        ("--network", "--net"),
+        {"multiple": True, "metavar": "NETWORK", "help": "default, none, or a named network (network create)."},
+    ),
+    (
+        ("--network-alias", "--net-alias"),
+        {"multiple": True, "metavar": "NAME", "help": "What else its network calls it."},
+    ),
+    (("--ip",), {"metavar": "ADDRESS", "help": "Its address in the named network."}),
+    (("--mac-address",), {"metavar": "ADDRESS", "help": "The hardware address of its interface."}),
     (("--expose",), {"multiple": True, "metavar": "PORT[/PROTO]", "help": "Expose a port."}),
     (
         ("-e", "--env"),
@@ -144,21 +151,10 @@ def _takes_value(parameter: click.Parameter) -> bool:
 
 def machine_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Docker's flags; also those that a machine cannot obey, to say so: silence would lose what they ask for."""
-    for name in NOT_YET:
-        refused = _refuse(name, "not supported yet")
-        command = click.option(name, multiple=True, expose_value=False, hidden=True, callback=refused)(command)
     command = refuse_flags(command)
     for declaration, attributes in reversed(_FLAGS):
         command = click.option(*declaration, **attributes)(command)
     return command
-
-
-def _refuse(name: str, reason: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value:
-            raise UsageError(f"{name}: {reason}", hint="firekiln run --help lists what is")
-
-    return callback
 
 
 def run_options(
@@ -189,10 +185,15 @@ def run_options(
     mount: Sequence[str],
     tmpfs: Sequence[str],
     platform: str | None,
+    network: Sequence[str],
+    network_alias: Sequence[str],
+    ip: str | None,
+    mac_address: str | None,
     **same: Any,
 ) -> RunOptions:
     """The command line's words as values. UsageError."""
     from firekiln.machine.guest.contract import Restart  # noqa: PLC0415 - imported when used
+    from firekiln.machine.network.request import requests_of  # noqa: PLC0415 - ditto
     from firekiln.machine.options import RunOptions  # noqa: PLC0415 - ditto
     from firekiln.machine.process import Terminal  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.dialogue import terminal_size  # noqa: PLC0415 - ditto
@@ -229,6 +230,7 @@ def run_options(
         restart=Restart.parse(restart),
         health=parse_health(**health),
         platform=Platform.parse(platform) if platform else None,
+        networks=requests_of(network, aliases=network_alias, address=ip, mac=mac_address),
         **same,
     )
 

@@ -85,7 +85,12 @@ class Machine:
 
     def rename(self, name: str) -> None:
         """Give it another name. ConflictError where that is taken, UsageError where it is none."""
+        before = self.name
         self._state.rename(self.id, name)
+        if (self._state.folder.parent / "networks").is_dir():
+            from firekiln.machine.network.networks import Networks  # noqa: PLC0415 - `exec` is to be quick
+
+            Networks(self._state.folder.parent).rename(self.id, before, name)
         self._note("rename")
 
     def exec(

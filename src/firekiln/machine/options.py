@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from firekiln.errors import UsageError
 from firekiln.machine.guest.contract import Interface, Mount, Network, Restart, TmpfsMount
+from firekiln.machine.network.request import NetworkRequest
 from firekiln.machine.process import DEFAULT_STOP_TIMEOUT_MS, Overrides, Process, Rlimit, Terminal
 from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, Nic, VmmName
 from firekiln.oci.config import Healthcheck, ImageConfig
@@ -74,6 +75,7 @@ class RunOptions:
     annotations: Mapping[str, str] = field(default_factory=dict)
     kernel: Path | None = None
     vmm: Literal["auto"] | VmmName = "auto"
+    networks: tuple[NetworkRequest, ...] = (NetworkRequest(name="default"),)
 
 
 def effective_config(image: ImageConfig, options: RunOptions) -> ImageConfig:
@@ -127,7 +129,11 @@ def guest_network(nics: Sequence[Nic], options: RunOptions) -> Network:
     first = nics[0]
     return Network(
         interfaces=tuple(
-            Interface(name=f"eth{number}", address=nic.address, gateway=nic.gateway if nic is first else None)
+            Interface(
+                name=f"eth{number}",
+                address=nic.address,
+                gateway=nic.gateway if nic is first and not nic.is_internal else None,
+            )
             for number, nic in enumerate(nics)
         ),
         nameservers=options.dns or (str(first.nameserver),),

@@ -19,7 +19,9 @@ from firekiln.machine.guest.initramfs import write_initramfs
 from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
-from firekiln.machine.network.ports import allocate, mac_address, parse_publish
+from firekiln.machine.network.networks import Networks
+from firekiln.machine.network.ports import allocate, parse_publish
+from firekiln.machine.network.request import interfaces
 from firekiln.machine.options import (
     RunOptions,
     container_config,
@@ -40,9 +42,10 @@ from firekiln.machine.supervision.supervise import abandon, detach, discard, lau
 from firekiln.machine.vmm.boards import board_of
 from firekiln.machine.vmm.choice import choose_name, fitted, guest_modules
 from firekiln.machine.vmm.drives import layer_drives, make_scratch
-from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic
+from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic, VmmName
 from firekiln.machine.volumes.attachments import SHARING, Attachments, attach
 from firekiln.machine.volumes.mountspec import combine
+from firekiln.oci.config import ImageConfig
 from firekiln.rootfs.tree import Directory, Meta
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import store_errors
@@ -81,13 +84,13 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
         check_name(options.name)
     image = store.images.get(options.image, options.platform)
     config = effective_config(image.image.config, options)
-    requests = [request for text in published(options, config) for request in parse_publish(text)]
     health = HealthCheck.from_config(config.healthcheck, config.shell)
     machine_id = random_id()
     hostname = options.hostname or machine_id[:_SHORT_ID]
     process = Process.from_image(config, overrides(options), hostname=hostname)
     kernel = _kernel(store, options, image.image.platform.architecture, progress)
-    ports, vmm = allocate(requests), choose_name(options.vmm, kernel.architecture)
+    vmm = choose_name(options.vmm, kernel.architecture)
+    nics = _nics(store, options, machine_id, config=config, vmm=vmm, undo=undo)
 
     state = State(store.machines)
     sweep(state)
@@ -100,8 +103,6 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     can_share = vmm == "qemu" and (kernel.kind == "own" or SHARING in kernel.features)
     attached = attach(store, combine(options.mounts, config.volumes), folder, can_share=can_share, progress=progress)
     undo.callback(attached.discard, store)
-    # Firecracker has no user network, and says so where ports are to be published.
-    nics = (Nic(mac=mac_address(machine_id), ports=ports),) if vmm == "qemu" or ports else ()
     spec = _attached(_spec(options, kernel, machine_id, folder=folder, layers=drives, nics=nics), attached)
     settings = Settings(
         spec=spec,
@@ -133,6 +134,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
         )
     )
     try:
+        Networks(store.root).rename(machine_id, options.name, record.name)
         store.leases.hold(lease_name(machine_id), [*_blobs(image, drives), kernel.digest])
         document = _document(spec, options, process=process, health=health, hostname=hostname, layers=drives)
         document = replace(document, mounts=(*document.mounts, *attached.mounts))
@@ -183,6 +185,15 @@ def run(
         made.lock.release()
         raise
     return made.record, launch(made.state, made.record, made.lock)
+
+
+def _nics(
+    store: Store, options: RunOptions, machine_id: str, *, config: ImageConfig, vmm: VmmName, undo: ExitStack
+) -> tuple[Nic, ...]:
+    """The machine's network interfaces; their addresses and ports are chosen."""
+    ports = allocate([request for text in published(options, config) for request in parse_publish(text)])
+    undo.callback(Networks(store.root).leave, machine_id)
+    return interfaces(store.root, options.networks, machine_id, name=options.name, ports=ports, vmm=vmm)
 
 
 def _note(state: State, record: Record, action: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from firekiln.errors import MachineError
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.vmm.qemu import kernel_command_line, qemu_argv
-from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, Nic
+from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, Nic, PublishedPort
 from firekiln.machine.vmm.tsc import host_tsc_khz
 
 
@@ -29,7 +29,8 @@ def spec(**changes):
 
 
 def argv(made, accelerator="tcg"):
-    return qemu_argv(made, accelerator=accelerator, tsc_khz=2_600_000, channel_fd=7)
+    fds = [(20 + number,) if nic.tap else (10 + number, 20 + number) for number, nic in enumerate(made.nics)]
+    return qemu_argv(made, accelerator=accelerator, tsc_khz=2_600_000, channel_fd=7, nic_fds=fds)
 
 
 def values(words, option):
@@ -53,9 +54,30 @@ def test_layers_cannot_be_written_and_a_comma_in_a_path_does_no_harm():
 
 
 def test_published_ports_are_forwarded_to_the_guests_address():
-    (network,) = values(argv(spec()), "-netdev")
+    network = values(argv(spec()), "-netdev")[0]
     assert "hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80" in network
     assert "hostfwd=udp:0.0.0.0:5353-10.0.2.15:53" in network
+
+
+def test_between_the_guest_and_the_user_network_there_are_two_sockets_and_no_other_way():
+    words = argv(spec())
+    assert values(words, "-netdev")[1:] == [
+        "hubport,id=inner0,hubid=0,netdev=nat0",
+        "socket,id=outside0,fd=20",
+        "hubport,id=outer0,hubid=0,netdev=outside0",
+        "socket,id=net0,fd=10",
+    ]
+    assert "virtio-net-device,netdev=net0,mac=52:54:00:01:02:03" in values(words, "-device")
+
+
+def test_a_tap_is_inherited_and_there_is_no_user_network_beside_it():
+    nics = (Nic(mac="52:54:00:01:02:03", tap="fk0n0", bridge="fkb"), Nic(mac="52:54:00:01:02:04", tap="fk0n1"))
+    assert values(argv(spec(nics=nics)), "-netdev") == ["tap,id=net0,fd=20", "tap,id=net1,fd=21"]
+
+
+def test_a_user_network_that_is_internal_lets_nothing_out():
+    (network, *_) = values(argv(spec(nics=(Nic(mac="52:54:00:01:02:03", is_internal=True),))), "-netdev")
+    assert "restrict=on" in network
 
 
 def test_a_machine_without_network_has_no_network_device():

@@ -2,7 +2,7 @@ import pytest
 from click.testing import CliRunner
 
 from firekiln.cli.command import cli
-from firekiln.cli.flags import NOT_YET, from_host, parse_cpus, parse_pairs, parse_size, read_env_file
+from firekiln.cli.flags import from_host, parse_cpus, parse_pairs, parse_size, read_env_file
 from firekiln.cli.refusals import REFUSED
 from firekiln.cli.table import human_duration
 from firekiln.errors import FirekilnError, UsageError
@@ -54,7 +54,7 @@ def test_an_env_file_is_read_as_docker_reads_it(tmp_path, monkeypatch):
         read_env_file(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", [*REFUSED, *NOT_YET])
+@pytest.mark.parametrize("name", [*REFUSED])
 def test_what_a_machine_cannot_do_is_an_error_that_says_why_and_what_instead(tmp_path, name):
     result = invoke(tmp_path, "run", name, "value", "image")
     assert isinstance(result.exception, UsageError), name

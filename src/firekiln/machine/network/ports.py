@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import cast
@@ -96,6 +97,24 @@ def check_free(ports: Iterable[PublishedPort]) -> None:
             host_ip=port.host_ip, host_ports=(port.host_port,), guest_port=port.guest_port, protocol=port.protocol
         )
         _choose(request, set())
+
+
+@contextmanager
+def hold(port: PublishedPort) -> Iterator[None]:
+    """Keep a port from others, where the kernel passes on what comes for it: who holds it has it, of two that race.
+
+    ConflictError where somebody has it.
+    """
+    with socket.socket(socket.AF_INET, _SOCKET_TYPE[port.protocol]) as holder:
+        if port.protocol == "tcp":
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind((str(port.host_ip), port.host_port))
+            if port.protocol == "tcp":
+                holder.listen(1)
+        except OSError as error:
+            raise port_taken(port.host_ip, port.host_port) from error
+        yield
 
 
 def port_taken(host_ip: object, port: int | str) -> ConflictError:

@@ -14,6 +14,8 @@ LOST = 255
 
 _TAIL_LIMIT = 8192
 _PORT_TAKEN = re.compile(r"[Cc]ould not set up host forwarding rule '\w+:([0-9.]+):(\d+)")
+_HUB = re.compile(r"warning: hub \d+ with no nics")
+"""What QEMU says of the hub between the user network and the carrier, where no guest's interface is to be."""
 _SHOWN_LINES = 5
 
 
@@ -84,7 +86,7 @@ def failure(
         error = MachineError("the machine was stopped before its process started")
         error.exit_status = 128 + number if number else 137
         return error
-    said = complaints.lines()
+    said = [line for line in complaints.lines() if not _HUB.search(line)]
     if taken := _PORT_TAKEN.search("\n".join(said)):
         return port_taken(taken[1], taken[2])
     if returncode > 0 and said:

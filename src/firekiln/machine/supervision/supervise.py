@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,7 +66,8 @@ class _Run:
         self._folder = state.folder_of(record.id)
         self._live = Live(health="starting" if settings.health else "")
         self._origin: Origin | None = None
-        self._reboots = 0
+        self._before = 0
+        """Restarts up to the present boot, this one among them."""
         self._restarts = 0
 
     def run(self, clients: Clients, vmm: Vmm) -> End:
@@ -82,7 +83,7 @@ class _Run:
         while True:
             begun = time.monotonic()
             boot = Supervisor(
-                self._settings,
+                self._next_boot(),
                 vmm,
                 self._folder,
                 selector=self._selector,
@@ -95,8 +96,8 @@ class _Run:
             if not self._is_to_boot_again(end, clients):
                 return end
             pause = _FIRST_PAUSE if time.monotonic() - begun > _CALM else pause
-            self.write(status="restarting", pid=0, restarts=self._live.restarts + 1)
-            self._reboots += 1
+            self._before, self._restarts = self._live.restarts + 1, 0
+            self.write(status="restarting", pid=0, restarts=self._before)
             self._wait(clients, pause)
             if clients.is_stopping:
                 return end
@@ -121,6 +122,14 @@ class _Run:
     def started_ns(self) -> int:
         return self._live.started_ns
 
+    def _next_boot(self) -> Settings:
+        """With the guest told how many restarts there were: those that its policy allows are of all boots together."""
+        if not self._before:
+            return self._settings
+        spec = self._settings.spec
+        words = (*spec.command_line, f"firekiln.restarts={self._before}")
+        return replace(self._settings, spec=replace(spec, command_line=words))
+
     def _is_to_boot_again(self, end: End, clients: Clients) -> bool:
         """What the guest's own policy could not see: its VMM was killed, its kernel panicked."""
         policy, retries = self._settings.restart
@@ -139,12 +148,12 @@ class _Run:
         health: Mapping[str, object] = {"health": "starting" if self._settings.health else "", "streak": 0}
         if self._origin is not None and not restarts:
             health = self._origin.health
-        self.write(status="running", pid=pid, started_ns=time.time_ns(), restarts=self._reboots + restarts, **health)
+        self.write(status="running", pid=pid, started_ns=time.time_ns(), restarts=self._before + restarts, **health)
         self.journal("start", {})
         clients.started()
 
     def _on_restarting(self, event: Exited) -> None:
-        self.write(status="restarting", restarts=self._reboots + self._restarts + 1)
+        self.write(status="restarting", restarts=self._before + self._restarts + 1)
         self.journal("die", {"exitCode": str(event.status)})
 
     def _on_silence(self) -> None:
@@ -247,6 +256,7 @@ def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:
         store.leases.release(lease_name(machine_id))
         clear_jail(store.root, machine_id)
         state.remove(machine_id)
+        leave_networks(store.root, machine_id)
         if used:
             from firekiln.machine.volumes.use import remove_anonymous  # noqa: PLC0415 - most machines have none
 
@@ -276,6 +286,18 @@ def sweep(state: State) -> None:
         over = record.status == "exited" and not state.is_alive(record.id)  # what was only created may be started yet
         if over and Settings.decode(record.settings).auto_remove:
             discard(state, record.id, volumes=True)
+    if os.geteuid() == 0 and any((state.folder.parent / "networks").glob("*/*.up")):
+        from firekiln.machine.network.kernel import sweep_kernel  # noqa: PLC0415 - few machines are of such networks
+
+        sweep_kernel(state.folder.parent)
+
+
+def leave_networks(root: Path, machine_id: str) -> None:
+    """Give back a machine's addresses in the networks of the store at `root`."""
+    if (root / "networks").is_dir():
+        from firekiln.machine.network.networks import Networks  # noqa: PLC0415 - as above
+
+        Networks(root).leave(machine_id)
 
 
 def lease_name(machine_id: str) -> str:

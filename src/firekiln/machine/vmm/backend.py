@@ -14,6 +14,7 @@ from typing import IO, Protocol, Self
 
 from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.guest.channel import Channel
+from firekiln.machine.network.link import Links
 from firekiln.machine.vmm.spec import MachineSpec
 from firekiln.values import dataclass
 
@@ -60,7 +61,7 @@ class Saved:
 class Guest:
     """A VMM's running process: its console (what the guest writes to the serial port), what it says on stderr, and the
     host's end of the agent's channel: where `is_listening`, a socket that the guest is yet to connect to. Leaving the
-    context kills it.
+    context kills it, and takes down the `links` to its networks.
     """
 
     process: subprocess.Popen[bytes]
@@ -68,6 +69,7 @@ class Guest:
     complaints: IO[bytes]
     channel: socket.socket
     is_listening: bool = False
+    links: Links | None = None
 
     def save(self, state: Path) -> int:
         """Stop the processors, and write the devices' state to a new file; a descriptor of the guest's memory, which
@@ -89,6 +91,8 @@ class Guest:
         self.console.close()
         self.complaints.close()
         self.channel.close()
+        if self.links is not None:
+            self.links.close()
 
 
 def spawn(

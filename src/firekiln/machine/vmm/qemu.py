@@ -18,6 +18,7 @@ from types import TracebackType
 
 from firekiln.errors import MachineError
 from firekiln.machine.guest.channel import SerialPort
+from firekiln.machine.network.link import Links
 from firekiln.machine.vmm.backend import Guest, Saved, found_program, program_identity, spawn
 from firekiln.machine.vmm.boards import MICROVM, Board, board_of
 from firekiln.machine.vmm.monitor import Monitor
@@ -95,6 +96,7 @@ class Qemu:
         undo.callback(channel.close)
         connection, monitor = socket.socketpair()
         undo.callback(connection.close)
+        links = undo.enter_context(Links(spec))
         with theirs, monitor:
             argv = qemu_argv(
                 spec,
@@ -102,11 +104,13 @@ class Qemu:
                 tsc_khz=self.tsc_khz,
                 channel_fd=theirs.fileno(),
                 monitor_fd=monitor.fileno(),
+                nic_fds=links.fds,
                 memory=memory,
                 restored=restored,
             )
-            inherited = [theirs.fileno(), monitor.fileno(), *fds]
+            inherited = [theirs.fileno(), monitor.fileno(), *links.inherited, *fds]
             process = spawn(argv, pass_fds=inherited, hint=board_of(spec.architecture).hint)
+        links.started()
         assert process.stdout is not None
         assert process.stderr is not None
         guest = QemuGuest(
@@ -114,6 +118,7 @@ class Qemu:
             console=process.stdout,
             complaints=process.stderr,
             channel=channel,
+            links=links,
             connection=connection,
             monitor=Monitor(connection),
             memory=fds[0] if fds else -1,
@@ -190,11 +195,13 @@ def qemu_argv(
     tsc_khz: int | None,
     channel_fd: int,
     monitor_fd: int | None = None,
+    nic_fds: Sequence[Sequence[int]] = (),
     memory: Memory | None = None,
     restored: bool = False,
 ) -> list[str]:
     """The command line of QEMU for `spec`; the agent's channel is the connected socket `channel_fd` that it inherits,
-    its monitor's `monitor_fd`. `restored`: it waits for the state of its devices.
+    its monitor's `monitor_fd`, and for each network interface `nic_fds`: the socket of the guest's frames and that of
+    those outside, or its tap. `restored`: it waits for the state of its devices.
 
     The console is its standard output. MachineError for an architecture that it does not run.
     """
@@ -219,7 +226,7 @@ def qemu_argv(
         *("-device", "virtio-rng-device"),
         *(word for drive in spec.drives for word in _drive(drive)),
         *(word for share in spec.shares for word in _share(share)),
-        *(word for number, nic in enumerate(spec.nics) for word in _nic(number, nic)),
+        *(word for number, nic in enumerate(spec.nics) for word in _nic(number, nic, nic_fds[number])),
     ]
 
 
@@ -295,13 +302,25 @@ def _share(share: SharedFolder) -> Sequence[str]:
     )
 
 
-def _nic(number: int, nic: Nic) -> Sequence[str]:
+def _nic(number: int, nic: Nic, fds: Sequence[int]) -> Sequence[str]:
+    device = ("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}")
+    if nic.tap:
+        (tap,) = fds
+        return ("-netdev", f"tap,id=net{number},fd={tap}", *device)
+    # The guest's frames go out at one socket, and come in at another for the address translation, or not at all:
+    # between them is the carrier, which judges them. A hub joins the other socket with the user network.
+    guest, outside = fds
     forwards = (
         f",hostfwd={port.protocol}:{port.host_ip}:{port.host_port}-{nic.address.ip}:{port.guest_port}"
         for port in nic.ports
     )
-    options = f"user,id=net{number},net={nic.address.network},host={nic.gateway},dns={nic.nameserver}"
+    restrict = ",restrict=on" if nic.is_internal else ""
+    options = f"user,id=nat{number},net={nic.address.network},host={nic.gateway},dns={nic.nameserver}{restrict}"
     return (
         *("-netdev", f"{options},dhcpstart={nic.address.ip},ipv6=off" + "".join(forwards)),
-        *("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}"),
+        *("-netdev", f"hubport,id=inner{number},hubid={number},netdev=nat{number}"),
+        *("-netdev", f"socket,id=outside{number},fd={outside}"),
+        *("-netdev", f"hubport,id=outer{number},hubid={number},netdev=outside{number}"),
+        *("-netdev", f"socket,id=net{number},fd={guest}"),
+        *device,
     )

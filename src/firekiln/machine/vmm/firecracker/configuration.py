@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from firekiln.errors import UsageError
-from firekiln.machine.vmm.firecracker.devices import Devices, RateLimit
+from firekiln.machine.vmm.firecracker.devices import Devices, RateLimit, Tap
 from firekiln.machine.vmm.spec import MIB, BlockDevice, MachineSpec
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
@@ -69,10 +69,10 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
             f"Firecracker shares no folders of the host: {spec.shares[0].path}",
             hint="use a volume (-v NAME:/path), or run it by QEMU (--vmm qemu)",
         )
-    if spec.nics and devices.tap is None:
+    if devices.tap is None and any(not nic.tap for nic in spec.nics):
         raise UsageError(
             "Firecracker has no user network: it takes frames from a tap interface",
-            hint="run it by QEMU (--vmm qemu), or publish no ports",
+            hint="run it by QEMU (--vmm qemu), or as root, which has networks on a bridge of the kernel",
         )
     made: dict[str, Json] = {
         "boot-source": {
@@ -82,13 +82,19 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
         },
         "machine-config": {"vcpu_count": spec.vcpus, "mem_size_mib": spec.memory // MIB},
         "drives": [_drive(number, drive, devices.drive_limit) for number, drive in enumerate(spec.drives)],
-        "network-interfaces": [] if devices.tap is None else [devices.tap.to_json(INTERFACE)],
+        "network-interfaces": [tap.to_json(f"eth{number}") for number, tap in enumerate(_taps(spec, devices))],
         "vsock": {"guest_cid": GUEST_CID, "uds_path": vsock},
         "entropy": {} if devices.entropy_limit is None else {"rate_limiter": devices.entropy_limit.to_json()},
     }
     if devices.balloon is not None:
         made["balloon"] = devices.balloon.to_json()
     return made
+
+
+def _taps(spec: MachineSpec, devices: Devices) -> list[Tap]:
+    """The interfaces of its networks; `devices.tap`, which has limits perhaps, is the first."""
+    taps = [Tap(name=nic.tap, mac=nic.mac) for nic in spec.nics]
+    return taps if devices.tap is None else [devices.tap, *taps[1:]]
 
 
 def requests(made: dict[str, Json]) -> tuple[Request, ...]:

@@ -18,6 +18,7 @@ from typing import Final
 
 from firekiln.errors import MachineError
 from firekiln.machine.guest.channel import Vsock
+from firekiln.machine.network.link import Links
 from firekiln.machine.vmm.backend import Guest, Saved, program_identity, spawn
 from firekiln.machine.vmm.firecracker import vsock
 from firekiln.machine.vmm.firecracker.client import ApiError, Client, connect
@@ -79,6 +80,9 @@ class Firecracker:
             held.callback(listener.close)
             complaints = os.open(where / LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             reading = held.enter_context(os.fdopen(complaints, "rb", buffering=0))
+            owner_of_taps = self.jailing.jail.uid if self.jailing else os.geteuid()
+            links = held.enter_context(Links(spec, tap_user=owner_of_taps))
+            links.started()
             # Standard error goes the way of the log: a panic of Firecracker's own is told there.
             writer = os.open(where / LOG, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -97,6 +101,7 @@ class Firecracker:
                 complaints=reading,
                 channel=listener,
                 is_listening=True,
+                links=links,
                 client=client,
                 held=held.pop_all(),
             )
