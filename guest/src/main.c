@@ -18,6 +18,7 @@
 
 #include "channel.h"
 #include "clock.h"
+#include "cmdline.h"
 #include "document.h"
 #include "file.h"
 #include "flat.h"
@@ -80,6 +81,15 @@ static void tell_host(const char *text)
 	channel_printf(&channel, FRAME_LOG, PROCESS_NONE, "{\"message\":%s}", quoted);
 }
 
+/* Only those who must know look at the command line: see above. */
+static void go_on_restarting(void)
+{
+	char count[16];
+
+	if (machine.restart.policy == RESTART_ON_FAILURE && cmdline_value("firekiln.restarts", count, sizeof count))
+		restart_go_on(&machine.restart, strtoul(count, NULL, 10));
+}
+
 /* The root, and the document that lies in it or beside it. */
 static int begin_flat(struct failure *failure)
 {
@@ -102,6 +112,8 @@ static int begin_layered(struct failure *failure)
 	channel_init(&channel, &machine.channel, -1);
 	log_also(tell_host);
 	modules_load(FOLDER);
+	if (!refused)
+		go_on_restarting();
 	if (!refused && machine.time_ns)
 		clock_set(machine.time_ns);
 	channel_attach(&channel);

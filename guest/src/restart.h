@@ -9,6 +9,9 @@ struct restart {
 	long long delay_ms;  /* what was waited for last; 0: nothing yet */
 };
 
+/* Earlier boots of the machine have restarted `count` times, which the policy allows so often all in all. */
+void restart_go_on(struct restart_config *config, unsigned long count);
+
 /* Milliseconds until it starts again after a run of `ran_ms`, which succeeded or not; -1: never. */
 long long restart_after(struct restart *restart, const struct restart_config *config, bool success, long long ran_ms);
 

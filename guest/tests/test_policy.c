@@ -23,6 +23,23 @@ static void a_process_starts_again_as_its_policy_says(void)
 	CHECK(restart.delay_ms == 60000 && restart.count == 50);
 }
 
+static void what_earlier_boots_have_used_is_not_to_be_had_again(void)
+{
+	struct restart_config thrice = { RESTART_ON_FAILURE, 3 }, any = { RESTART_ON_FAILURE, 0 }, always = { RESTART_ALWAYS, 0 };
+	struct restart restart = { 0 };
+
+	restart_go_on(&any, 7);
+	restart_go_on(&always, 7);
+	CHECK(any.policy == RESTART_ON_FAILURE && any.retries == 0 && always.policy == RESTART_ALWAYS);
+	restart_go_on(&thrice, 2);
+	CHECK(restart_after(&restart, &thrice, false, 0) == 100);
+	CHECK(restart_after(&restart, &thrice, false, 0) == -1);
+	thrice = (struct restart_config){ RESTART_ON_FAILURE, 3 };
+	restart_go_on(&thrice, 3);
+	restart = (struct restart){ 0 };
+	CHECK(restart_after(&restart, &thrice, false, 0) == -1);
+}
+
 static void failures_in_a_row_make_it_unhealthy_and_one_success_healthy(void)
 {
 	const struct health_config config = { .retries = 2, .start_period_ms = 1000 };
@@ -54,6 +71,7 @@ static void an_inits_word_for_an_end_is_a_status(void)
 int main(void)
 {
 	a_process_starts_again_as_its_policy_says();
+	what_earlier_boots_have_used_is_not_to_be_had_again();
 	failures_in_a_row_make_it_unhealthy_and_one_success_healthy();
 	an_inits_word_for_an_end_is_a_status();
 	return 0;
