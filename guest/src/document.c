@@ -24,7 +24,7 @@ static const struct {
 	{ "data", RLIMIT_DATA },       { "fsize", RLIMIT_FSIZE },	  { "locks", RLIMIT_LOCKS },
 	{ "memlock", RLIMIT_MEMLOCK }, { "msgqueue", RLIMIT_MSGQUEUE },	  { "nice", RLIMIT_NICE },
 	{ "nofile", RLIMIT_NOFILE },   { "nproc", RLIMIT_NPROC },	  { "rss", RLIMIT_RSS },
-	{ "rtprio", RLIMIT_RTPRIO },   { "sigpending", RLIMIT_SIGPENDING }, { "stack", RLIMIT_STACK },
+	{ "rtprio", RLIMIT_RTPRIO },	{ "rttime", RLIMIT_RTTIME },   { "sigpending", RLIMIT_SIGPENDING }, { "stack", RLIMIT_STACK },
 };
 
 static const struct json *array(const struct json *value, const char *key)

@@ -37,6 +37,11 @@
 #define TREE_RECURSIVE 0x8000 /* AT_RECURSIVE */
 #define MOVE_FROM_DESCRIPTOR 0x04
 #define MOVE_FOLLOW_TARGET 0x10
+#define EMPTY_PATH 0x1000 /* AT_EMPTY_PATH */
+#define MOUNT_READ_ONLY 1 /* MOUNT_ATTR_RDONLY */
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
 
 /* --- namespaces ---------------------------------------------------------------------------------------------------- */
 
@@ -251,6 +256,16 @@ static int detached(const char *path)
 	return (int)syscall(SYS_open_tree, AT_FDCWD, path, TREE_CLONE | TREE_CLOEXEC | TREE_RECURSIVE);
 }
 
+/* The mount alone, not the file system, becomes read-only. */
+static int make_read_only(int fd)
+{
+	struct {
+		uint64_t set, clear, propagation, users;
+	} attributes = { .set = MOUNT_READ_ONLY };
+
+	return (int)syscall(SYS_mount_setattr, fd, "", EMPTY_PATH, &attributes, sizeof attributes);
+}
+
 /* A new file system of that type. */
 static int of_type(const char *type, unsigned long flags, const char *options)
 {
@@ -297,6 +312,7 @@ static int of_part(const struct json *mount_, struct failure *failure)
 {
 	const char *upper = json_string(mount_, "upper", NULL), *source = json_string(mount_, "source", "");
 	char drive[16], part[PATH_MAX], folder[48], merged[64], made[64];
+	int fd;
 
 	step_drive_path((int)json_integer(mount_, "part", 0, STEP_DRIVES - 2, 0), drive);
 	format_text(part, sizeof part, "%s/%s", drive, json_string(mount_, "name", ""));
@@ -312,7 +328,10 @@ static int of_part(const struct json *mount_, struct failure *failure)
 		errno = ENAMETOOLONG;
 		return -1;
 	}
-	return detached(part);
+	fd = detached(part);
+	if (fd >= 0 && json_true(mount_, "read_only") && make_read_only(fd))
+		return -1;
+	return fd;
 }
 
 /* --- places in the root --------------------------------------------------------------------------------------------- */
