@@ -22,10 +22,11 @@ from firekiln.build.engine import BuildRequest, Engine, excerpts
 from firekiln.build.events import Events, Subscriber
 from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
-from firekiln.build.runner import Runner
+from firekiln.build.runner import CloseableRunner, Runner
 from firekiln.build.sources import Resolver
 from firekiln.dockerfile.ignore import read_ignore
 from firekiln.errors import ReferenceFormatError, UsageError
+from firekiln.oci.platform import Platform
 from firekiln.oci.reference import Reference
 from firekiln.sandbox.limits import LEAST_MEMORY, SHM_SIZE, Limits, Ulimit
 from firekiln.store import Store
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from firekiln.build.provenance import Mode
     from firekiln.build.stageengine import Prebuilt
     from firekiln.rootfs.compression import Readable
-    from firekiln.sandbox import NamespaceRunner
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
@@ -46,6 +46,9 @@ _EPOCH = "SOURCE_DATE_EPOCH"
 
 StageEngine: TypeAlias = Literal["native", "docker"]
 """Who builds the stages that a target needs."""
+
+Isolation: TypeAlias = Literal["default", "process", "vm"]
+"""Where RUN steps run: in namespaces of this host (`default` too), or in a virtual machine."""
 
 
 def build(
@@ -68,6 +71,7 @@ def build(
     secrets: Mapping[str, bytes] | None = None,
     ssh: Mapping[str, Path] | None = None,
     network: str = "default",
+    isolation: Isolation = "default",
     add_hosts: Mapping[str, str] | None = None,
     memory: int | None = None,
     cpus: float | None = None,
@@ -98,6 +102,7 @@ def build(
     stage_engine   "docker": the stages that the target needs are built by Docker Engine, the target here
     secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
     network     for RUN steps that ask for none: default, none or host
+    isolation   of RUN steps: "vm" runs them in a virtual machine, on a kernel of their own
     memory      the most that each RUN step may use, in bytes; cpus: how many processors' time
     pids_limit  the most processes and threads of all RUN steps together; 0 is any number
     ulimits     as docker's `--ulimit`: "nofile=1024:2048"; shm_size: of /dev/shm in RUN steps, in bytes
@@ -133,6 +138,7 @@ def build(
         ca_bundle=_ca_bundle(ca_bundle),
         limits=_limits(memory, cpus, ulimits, shm_size),
     )
+    _check_isolation(isolation, options.platform)
     events = Events(on_event)
     with contextlib.ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
@@ -163,7 +169,7 @@ def build(
         engine = Engine(
             store=opened,
             sources=bases,
-            runner=_once(lambda: stack.enter_context(_namespaces(opened, pids_limit))),
+            runner=_once(lambda: stack.enter_context(_runner(opened, isolation, pids_limit))),
             events=events,
         )
         return BuildResult(image=engine.build(request, cancel=cancel).image)
@@ -276,10 +282,19 @@ def _ca_bundle(choice: str | Path | None) -> Path | None:
     return path
 
 
-def _namespaces(store: Store, processes: int | None) -> NamespaceRunner:
-    from firekiln.api.steps import namespaces  # noqa: PLC0415 - a fully cached build runs nothing
+def _runner(store: Store, isolation: Isolation, processes: int | None) -> CloseableRunner:
+    from firekiln.api import steps  # noqa: PLC0415 - a fully cached build runs nothing
 
-    return namespaces(store, processes)
+    return steps.machines(store, processes) if isolation == "vm" else steps.namespaces(store, processes)
+
+
+def _check_isolation(isolation: Isolation, platform: Platform | None) -> None:
+    """UsageError for what no machine of ours runs."""
+    if isolation == "vm" and platform is not None and platform.architecture != Platform.host().architecture:
+        raise UsageError(
+            f"--isolation=vm runs steps for {Platform.host()} only here, not for {platform}",
+            hint="build for another platform by --isolation=process, with qemu-user-static",
+        )
 
 
 def _pull(given: bool | Pull) -> Pull:

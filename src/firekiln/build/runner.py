@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Protocol, Self
 
 from firekiln.rootfs.tree import Tree
 from firekiln.sandbox.step import Outcome, Output, Step
@@ -18,6 +18,11 @@ from firekiln.sandbox.step import Outcome, Output, Step
 
 class Runner(Protocol):
     """Runs steps. Leaving the context releases everything: processes, mounts, folders, whatever happened."""
+
+    @property
+    def caches(self) -> str:
+        """What tells its folders of caches from those that another kind of Runner makes; may be empty."""
+        ...
 
     def run(self, step: Step, *, output: Output, cancel: Event) -> AbstractContextManager[Outcome]:
         """Run `step` to its end, streaming its output. SandboxError or MachineError where it cannot be started."""
@@ -33,3 +38,11 @@ class Runner(Protocol):
     def supports(self, networks: Sequence[str]) -> bool:
         """Whether steps may ask for these networks here."""
         ...
+
+
+class CloseableRunner(Runner, Protocol):
+    """A Runner that ends with its own context."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...

@@ -68,6 +68,7 @@ class _Options(TypedDict):
     secrets: tuple[str, ...]
     ssh: tuple[str, ...]
     network: str
+    isolation: api.Isolation
     hosts: tuple[str, ...]
     memory: str | None
     cpus: float | None
@@ -118,6 +119,13 @@ class _Options(TypedDict):
 @click.option("--secret", "secrets", multiple=True, metavar="id=ID[,src=FILE|,env=NAME]", help="Offer a secret to RUN.")
 @click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET]", help="Offer an ssh agent to RUN.")
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="For RUN steps.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["default", "process", "vm"]),
+    default="default",
+    envvar="FIREKILN_ISOLATION",
+    help="Where RUN steps run: in namespaces of this host, or in a VM, on a kernel of their own.",
+)
 @click.option("--add-host", "hosts", multiple=True, metavar="NAME:IP", help="A line of /etc/hosts for RUN steps.")
 @click.option("-m", "--memory", metavar="BYTES", help="The most memory that a RUN step may use.")
 @click.option("--cpus", type=float, help="How many processors a RUN step may use.")
@@ -186,6 +194,7 @@ def build(obj: dict[str, str | None], /, **options: Unpack[_Options]) -> int:
             secrets=dict(_secret(text) for text in options["secrets"]),
             ssh=dict(_ssh(text) for text in options["ssh"]),
             network=options["network"],
+            isolation=options["isolation"],
             add_hosts=dict(_host(text) for text in options["hosts"]),
             memory=_size("--memory", options["memory"]),
             cpus=options["cpus"],

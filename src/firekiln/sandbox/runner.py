@@ -44,6 +44,9 @@ class NamespaceRunner:
     stops a fork bomb where the host can limit them at all.
     """
 
+    caches = ""
+    """Its folders of caches are told from no others."""
+
     def __init__(
         self,
         work: Path | None = None,

@@ -42,7 +42,8 @@ def folders(
     `waiting` is called while a lock is awaited, and may raise; `stack` releases the locks. A new folder is furnished by
     the `runner`, whose steps will see it. BuildError where `from` lacks the folder that is asked for.
     """
-    beginnings = [_beginning(mount, inputs, store) for mount in op.mounts if isinstance(mount, CacheMount)]
+    kind = runner.caches
+    beginnings = [_beginning(mount, inputs, store, kind) for mount in op.mounts if isinstance(mount, CacheMount)]
     wanted = {beginning.name: beginning for beginning in beginnings}  # where several are of one name, the last one's
     made = {name: stack.enter_context(_folder(wanted[name], store, runner, waiting)) for name in sorted(wanted)}
     return {beginning.mount: made[beginning.name] for beginning in beginnings}
@@ -57,10 +58,11 @@ class _Beginning:
     tree: Tree | None
 
 
-def _beginning(mount: CacheMount, inputs: Inputs, store: Store) -> _Beginning:
+def _beginning(mount: CacheMount, inputs: Inputs, store: Store, kind: str) -> _Beginning:
     source = inputs[mount.input] if mount.input is not None else None
     tree = _tree(mount, source, store) if source is not None else None
     first = _made(mount) + (_identity(mount, source, tree) if source is not None and tree is not None else "")
+    first += f"\0{kind}" if kind else ""
     name = hashlib.sha256(f"{mount.id}{first}".encode(errors="surrogateescape")).hexdigest()[:_NAME_LENGTH]
     return _Beginning(name=name, mount=mount, tree=tree)
 

@@ -25,7 +25,7 @@ from firekiln.build.graph import (
 from firekiln.build.ops.output import Log
 from firekiln.build.runner import Runner
 from firekiln.build.solver import CanceledError, Inputs, Solved
-from firekiln.errors import BuildError, FirekilnError, SandboxError, StepFailedError
+from firekiln.errors import BuildError, FirekilnError, MachineError, SandboxError, StepFailedError
 from firekiln.oci.platform import Platform
 from firekiln.rootfs.tree import Directory, File, Meta, Node, Tree
 from firekiln.sandbox.limits import Limits
@@ -126,9 +126,9 @@ class Executor:
                 runner = self._runner(op)
                 step = self._step(op, inputs, runner, stack)
                 outcome = stack.enter_context(runner.run(step, output=log, cancel=self._cancel))
-            except (SandboxError, OSError) as error:
-                reason = error.message if isinstance(error, SandboxError) else error.strerror or str(error)
-                hint = error.hint if isinstance(error, SandboxError) else None
+            except (SandboxError, MachineError, OSError) as error:
+                reason = error.strerror or str(error) if isinstance(error, OSError) else error.message
+                hint = None if isinstance(error, OSError) else error.hint
                 raise self._unless_canceled(
                     BuildError(f"{_process(op)} did not complete successfully: {reason}", hint=hint)
                 ) from error
