@@ -29,4 +29,4 @@ def environment(step: Step) -> tuple[str, ...]:
 def hosts(step: Step) -> str:
     """The text of /etc/hosts: BuildKit's lines."""
     lines = [f"127.0.0.1\tlocalhost {step.hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    return "\n".join([*lines, *(f"{address}\t{name}" for name, address in step.extrahosts.items()), ""])
+    return "\n".join([*lines, *(f"{address}\t{name}" for name, address in step.extra_hosts.items()), ""])
