@@ -20,6 +20,8 @@ from firekiln.build.context import Context
 from firekiln.build.definition import Definition, Loader
 from firekiln.build.engine import BuildRequest, Engine, excerpts
 from firekiln.build.events import Events, Subscriber
+from firekiln.build.gitaccess import GitAccess
+from firekiln.build.graph import ContextSource, GitSource, HttpSource
 from firekiln.build.ops.execute import ExecOptions
 from firekiln.build.plan import BaseConfigs, PlanOptions
 from firekiln.build.runner import CloseableRunner, Runner
@@ -69,7 +71,7 @@ def build(
     engine_images: bool = False,
     stage_engine: StageEngine = "native",
     secrets: Mapping[str, bytes] | None = None,
-    ssh: Mapping[str, Path] | None = None,
+    ssh: Mapping[str, Path | Sequence[Path]] | None = None,
     network: str = "default",
     isolation: Isolation = "default",
     add_hosts: Mapping[str, str] | None = None,
@@ -100,7 +102,9 @@ def build(
     pull        when registries are asked for base images: "always" (or True), "missing" or "never"
     engine_images  whether Docker Engine's images are bases too, asked for before a registry is
     stage_engine   "docker": the stages that the target needs are built by Docker Engine, the target here
-    secrets     the values of RUN --mount=type=secret, by id; ssh: agents' sockets, by id
+    secrets     the values of RUN --mount=type=secret, by id; GIT_AUTH_TOKEN and GIT_AUTH_HEADER open repositories
+    ssh         agents' sockets, by id, or the files of private keys, which an agent holds for the time of the build;
+                the one called "default" opens repositories too
     network     for RUN steps that ask for none: default, none or host
     isolation   of RUN steps: "vm" runs them in a virtual machine, on a kernel of their own
     memory      the most that each RUN step may use, in bytes; cpus: how many processors' time
@@ -133,7 +137,6 @@ def build(
         network=network,
         extra_hosts=add_hosts or {},
         secrets=secrets or {},
-        ssh=ssh or {},
         allow=frozenset(allow) | ({"network.host"} if network == "host" else frozenset()),
         ca_bundle=_ca_bundle(ca_bundle),
         limits=_limits(memory, cpus, ulimits, shm_size),
@@ -142,13 +145,17 @@ def build(
     events = Events(on_event)
     with contextlib.ExitStack() as stack:
         opened = store if isinstance(store, Store) else stack.enter_context(Store.open(store))
-        loader = Loader(lambda: opened.temporary.folder, events, build_args=arguments)
+        execution = replace(execution, ssh=_agents(stack, opened, ssh or {}))
+        access = GitAccess(secrets=execution.secrets, agent=execution.ssh.get("default"))
+        loader = Loader(lambda: opened.temporary.folder, events, build_args=arguments, access=access)
         definition = loader.load(context, dockerfile)
         request = BuildRequest(
             dockerfile=definition.dockerfile,
             file=definition.file,
             contexts={"context": definition.context, **_named_contexts(loader, options.contexts)},
-            options=replace(options, ignored=_ignored(definition)),
+            options=replace(
+                options, ignored=_ignored(definition), source_epoch=_moments(loader, definition, options.contexts)
+            ),
             execution=execution,
             tags=tags,
             annotations=annotations or {},
@@ -249,6 +256,35 @@ def _named_contexts(loader: Loader, contexts: Mapping[str, str]) -> dict[str, Co
     """Those that are folders or URLs; the plan reads the others."""
     named = {name: loader.named(name, value) for name, value in contexts.items()}
     return {name: context for name, context in named.items() if context is not None}
+
+
+def _agents(
+    stack: contextlib.ExitStack, store: Store, wanted: Mapping[str, Path | Sequence[Path]]
+) -> Mapping[str, Path]:
+    """The sockets of agents by id. Those for private keys end with `stack`."""
+    made: dict[str, Path] = {}
+    for name, given in wanted.items():
+        if isinstance(given, Path) and given.is_socket():
+            made[name] = given
+            continue
+        from firekiln.build.sshagent import agent_with  # noqa: PLC0415 - few builds bring keys
+
+        keys = [given] if isinstance(given, Path) else given
+        made[name] = stack.enter_context(agent_with(keys, store.temporary.folder))
+    return made
+
+
+def _moments(
+    loader: Loader, definition: Definition, contexts: Mapping[str, str]
+) -> Callable[[ContextSource | HttpSource | GitSource], int | None]:
+    """What the plan asks for where SOURCE_DATE_EPOCH names a source."""
+
+    def moment(source: ContextSource | HttpSource | GitSource) -> int | None:
+        if not isinstance(source, ContextSource):
+            return loader.moment(source)
+        return definition.moment if source == ContextSource() else loader.named_moment(contexts[source.name])
+
+    return moment
 
 
 def _ignored(definition: Definition) -> Callable[[str], bool] | None:

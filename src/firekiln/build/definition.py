@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from firekiln.build.context import EMPTY, Context, LocalContext
 from firekiln.build.events import Events
+from firekiln.build.gitaccess import NO_ACCESS, GitAccess
 from firekiln.errors import BuildError, UsageError
 from firekiln.values import dataclass
 
 if TYPE_CHECKING:
+    from firekiln.build.graph import GitSource, HttpSource
     from firekiln.build.remote import Remote
     from firekiln.rootfs.compression import Readable
 
@@ -28,24 +30,35 @@ _OTHER = re.compile(r"(git|ssh)://|github\.com/|[\w.-]+@[\w.-]+:")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """`dockerfile` is the text, `file` its name for messages; `ignore` is the text of the context's ignore file."""
+    """`dockerfile` is the text, `file` its name for messages; `ignore` is the text of the context's ignore file.
+
+    `moment` is the context's own time, in seconds since 1970: of a commit, or of a file by HTTP. None where there is
+    none, as for folders.
+    """
 
     context: Context
     dockerfile: bytes
     file: str = DOCKERFILE
     ignore: str = ""
     ignore_file: str = ".dockerignore"
+    moment: int | None = None
 
 
 class Loader:
     """Reads definitions. What is fetched lies in the folder that `folder` makes, which has to stay as long."""
 
     def __init__(
-        self, folder: Callable[[], Path], events: Events, *, build_args: Mapping[str, str] | None = None
+        self,
+        folder: Callable[[], Path],
+        events: Events,
+        *,
+        build_args: Mapping[str, str] | None = None,
+        access: GitAccess = NO_ACCESS,
     ) -> None:
         self._folder = folder
         self._events = events
         self._build_args = build_args or {}
+        self._access = access
 
     def load(self, context: str | Path | Readable | None, dockerfile: str | Path | bytes | None) -> Definition:
         """UsageError where the two don't fit together, BuildError where one can't be had."""
@@ -74,11 +87,19 @@ class Loader:
             return None
         raise UsageError(f"--build-context {name}={value}: no such folder")
 
+    def moment(self, source: HttpSource | GitSource) -> int | None:
+        """The time of what is to be fetched, which is fetched for that; None where it tells none. BuildError."""
+        return self._remote.moment(source)
+
+    def named_moment(self, value: str) -> int | None:
+        """The time of a `--build-context`; None for a folder or an image."""
+        return self._remote.named_moment(value) if is_remote(value) and not Path(value).is_dir() else None
+
     @property
     def _remote(self) -> Remote:
         from firekiln.build.remote import Remote  # noqa: PLC0415 - most contexts are folders
 
-        return Remote(self._folder(), self._events, self._build_args)
+        return Remote(self._folder(), self._events, self._build_args, self._access)
 
 
 def is_remote(text: str) -> bool:

@@ -15,6 +15,7 @@ from firekiln.build.cachespec import CacheFrom, CacheTo
 from firekiln.build.check import load, plan_definition
 from firekiln.build.context import Context
 from firekiln.build.events import Events, Status, Warned
+from firekiln.build.gitaccess import GitAccess
 from firekiln.build.graph import ExecOp, Plan, Vertex
 from firekiln.build.image import compose, timestamp
 from firekiln.build.operations import GraphOperations
@@ -144,7 +145,13 @@ class Engine:
             store=self._store,
             staging=staging,
             caches=caches,
-            sources=Sources(resolver=self._resolver, contexts=request.contexts, store=self._store, events=self._events),
+            sources=Sources(
+                resolver=self._resolver,
+                contexts=request.contexts,
+                store=self._store,
+                events=self._events,
+                access=GitAccess(secrets=execution.secrets, agent=execution.ssh.get("default")),
+            ),
             executor=executor,
             surroundings=Surroundings(
                 platform=str(made.platform), network=execution.network, extra_hosts=execution.extra_hosts

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from firekiln.build.context import without_ignored
+from firekiln.build.gitaccess import NO_ACCESS, GitAccess
 from firekiln.build.graph import GitSource
 from firekiln.build.urls import without_password
 from firekiln.dockerfile.ignore import IgnorePatterns
@@ -34,7 +35,7 @@ _KEPT: Final = frozenset({"GIT_SSL_CAINFO", "GIT_SSL_CAPATH"})
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
-def checkout(source: GitSource, folder: Path) -> Tree:
+def checkout(source: GitSource, folder: Path, access: GitAccess = NO_ACCESS) -> Tree:
     """The files of a commit, root's, without `.git` (with it, if `keep_git_dir`); those of `subdir` if it is given.
 
     `folder` is an empty directory that has to stay as long as the Tree. BuildError where the repository, the ref or
@@ -42,19 +43,37 @@ def checkout(source: GitSource, folder: Path) -> Tree:
     MissingProgramError without git.
     """
     _check(source)
-    git = _Git(folder, source.remote)
-    git.run("init", "--quiet", "--template=")
-    git.run("remote", "add", "origin", source.remote)  # which relative URLs of submodules start from
-    commit = _fetch(git, source)
+    git = _Git(folder, source.remote, access)
+    commit = _begun(git, source)
     if source.checksum and not commit.startswith(source.checksum):
         raise BuildError(
             f"{without_password(source.remote)}: expected checksum to match {source.checksum}, got {commit}"
         )
     git.run("checkout", "--quiet", "--force", "--detach", commit, "--")
+    # What a submodule's address leads to is its repository's business: secrets go to the hosts of their scope alone.
     if source.submodules and (folder / ".gitmodules").is_file():
         git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     ignored = IgnorePatterns(() if source.keep_git_dir else ("**/.git",))
     return _subdir(without_ignored(directory.read(folder), ignored), source)
+
+
+def commit_time(source: GitSource, folder: Path, access: GitAccess = NO_ACCESS) -> int:
+    """When the commit was made, in seconds since 1970. As `checkout`."""
+    _check(source)
+    git = _Git(folder, source.remote, access)
+    return int(git.run("show", "--no-patch", "--format=%ct", _begun(git, source)))
+
+
+def committed(folder: Path) -> int:
+    """When the commit that was checked out in `folder` was made, in seconds since 1970."""
+    return int(_Git(folder, "", NO_ACCESS).run("show", "--no-patch", "--format=%ct", "HEAD"))
+
+
+def _begun(git: _Git, source: GitSource) -> str:
+    """A new repository that has the commit; its name."""
+    git.run("init", "--quiet", "--template=")
+    git.run("remote", "add", "origin", source.remote)  # which relative URLs of submodules start from
+    return _fetch(git, source)
 
 
 def _check(source: GitSource) -> None:
@@ -93,8 +112,9 @@ def _subdir(tree: Tree, source: GitSource) -> Tree:
 
 
 class _Git:
-    def __init__(self, folder: Path, remote: str) -> None:
+    def __init__(self, folder: Path, remote: str, access: GitAccess) -> None:
         self._folder = folder
+        self._access = access.environment(remote)
         self._shown = without_password(remote)
 
     def attempt(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +123,7 @@ class _Git:
             return subprocess.run(
                 ["git", *options, command, *args],
                 cwd=self._folder,
-                env=_environment(),
+                env=_environment() | self._access,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

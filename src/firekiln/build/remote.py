@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,8 @@ from firekiln.build.context import EMPTY, Context, TreeContext
 from firekiln.build.definition import DOCKERFILE, Definition, host_dockerfile
 from firekiln.build.events import Events
 from firekiln.build.fetch import fetch
-from firekiln.build.git import checkout
+from firekiln.build.git import checkout, commit_time, committed
+from firekiln.build.gitaccess import GitAccess
 from firekiln.build.graph import GitSource, HttpSource
 from firekiln.build.plan.remotes import GitReference, parse_context
 from firekiln.build.urls import without_password
@@ -23,7 +25,7 @@ from firekiln.rootfs import lookup, tar
 from firekiln.rootfs.compression import Compression, Readable, detect
 from firekiln.rootfs.stream import FileStream, Prefixed, read_head
 from firekiln.rootfs.tar import headers
-from firekiln.rootfs.tree import File, Tree
+from firekiln.rootfs.tree import File, Tree, Whiteout, walk
 
 _HEAD: Final = 1024
 """Bytes that tell an archive from a Dockerfile: docker's figure."""
@@ -35,8 +37,9 @@ _KEEP_GIT_DIR: Final = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 class Remote:
     """What is fetched lies in `folder`, and has to stay as long as it is used."""
 
-    def __init__(self, folder: Path, events: Events, build_args: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, events: Events, build_args: Mapping[str, str], access: GitAccess) -> None:
         self._folder = folder
+        self._access = access
         self._events = events
         self._build_args = build_args
 
@@ -68,14 +71,15 @@ class Remote:
         except ValueError as error:
             raise UsageError(f"{shown}: {error}") from None
         if repository is not None:
-            return _within(self._checkout(repository), dockerfile, without_password(repository.remote))
+            tree, made = self._checkout(repository)
+            return replace(_within(tree, dockerfile, without_password(repository.remote)), moment=made)
         file = self._fetch(url, "[internal] load remote build context")
         files = self._unpacked(file, shown)
         if files is not None:
-            return _within(files, dockerfile, shown)
+            return replace(_within(files, dockerfile, shown), moment=_moment(file, files))
         if dockerfile is not None:
             raise UsageError(f"{shown} is no archive but a Dockerfile: leave out -f")
-        return Definition(context=EMPTY, dockerfile=_text(file, shown))
+        return Definition(context=EMPTY, dockerfile=_text(file, shown), moment=_moment(file))
 
     def named(self, name: str, url: str) -> Context | None:
         """A named context's URL; None for a repository, which the plan knows how to read."""
@@ -92,6 +96,22 @@ class Remote:
             tree = fetch(HttpSource(url=url), folder=self._folder)
         return self._unpacked(_only(tree), without_password(url)) or tree
 
+    def named_moment(self, value: str) -> int | None:
+        """The time of a named context's repository or URL. UsageError."""
+        try:
+            repository = parse_context(value)
+        except ValueError as error:
+            raise UsageError(f"{without_password(value)}: {error}") from None
+        return self.moment(HttpSource(url=value) if repository is None else self._source(repository))
+
+    def moment(self, source: HttpSource | GitSource) -> int | None:
+        """The time of a source: the commit's, the server's Last-Modified, or the newest of an archive's."""
+        if isinstance(source, GitSource):
+            with self._events.running(f"[internal] load git source {without_password(source.remote)}"):
+                return commit_time(source, self._place(), self._access)
+        file = self._fetch(source.url, f"[internal] load the time of {without_password(source.url)}")
+        return _moment(file, None if file.meta.mtime_ns else self._unpacked(file, without_password(source.url)))
+
     def _fetch(self, url: str, task: str) -> File:
         with self._events.running(task):
             return _only(fetch(HttpSource(url=url), folder=self._folder))
@@ -105,9 +125,16 @@ class Remote:
     def _archive(self, stream: Readable, name: str) -> Tree:
         return tar.read(stream, spool=self._place() / "tar", name=name)
 
-    def _checkout(self, repository: GitReference) -> Tree:
+    def _checkout(self, repository: GitReference) -> tuple[Tree, int]:
+        """The files, and when the commit was made."""
+        with self._events.running(f"[internal] load git source {without_password(repository.remote)}"):
+            place = self._place()
+            tree = checkout(self._source(repository), place, self._access)
+            return tree, committed(place)
+
+    def _source(self, repository: GitReference) -> GitSource:
         keep = repository.keep_git_dir
-        source = GitSource(
+        return GitSource(
             remote=repository.remote,
             ref=repository.ref,
             subdir=repository.subdir,
@@ -115,8 +142,6 @@ class Remote:
             keep_git_dir=self._build_args.get(_KEEP_GIT_DIR) in {"1", "true"} if keep is None else keep,
             submodules=repository.submodules is not False,
         )
-        with self._events.running(f"[internal] load git source {without_password(repository.remote)}"):
-            return checkout(source, self._place())
 
     def _place(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="context.", dir=self._folder))
@@ -168,6 +193,14 @@ def _ignoring(files: Tree, text: bytes, file: str, *ignore_files: str) -> Defini
             context = TreeContext(files=files, ignore=patterns, ignore_file=path)
             return Definition(context=context, dockerfile=text, file=file, ignore=patterns, ignore_file=path)
     return Definition(context=TreeContext(files=files), dockerfile=text, file=file)
+
+
+def _moment(file: File, files: Tree | None = None) -> int | None:
+    """Last-Modified of what was fetched, else the newest of the files in it, in seconds; None where neither is told."""
+    newest = file.meta.mtime_ns
+    if not newest and files is not None:
+        newest = max((node.meta.mtime_ns for _, node in walk(files) if not isinstance(node, Whiteout)), default=0)
+    return newest // 10**9 or None
 
 
 def _only(tree: Tree) -> File:

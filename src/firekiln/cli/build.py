@@ -117,7 +117,7 @@ class _Options(TypedDict):
 @click.option("--cache-from", multiple=True, metavar="type=local,src=DIR", help="Look for results in this cache too.")
 @click.option("--cache-to", multiple=True, metavar="type=local,dest=DIR[,mode=max]", help="Write the cache there.")
 @click.option("--secret", "secrets", multiple=True, metavar="id=ID[,src=FILE|,env=NAME]", help="Offer a secret to RUN.")
-@click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET]", help="Offer an ssh agent to RUN.")
+@click.option("--ssh", multiple=True, metavar="default|ID[=SOCKET|KEY]", help="Offer an ssh agent to RUN.")
 @click.option("--network", type=click.Choice(["default", "none", "host"]), default="default", help="For RUN steps.")
 @click.option(
     "--isolation",
@@ -327,14 +327,20 @@ def _field(part: str, whole: str) -> tuple[str, str]:
     return name.strip().lower(), value
 
 
-def _ssh(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition("=")
-    socket = path or os.environ.get("SSH_AUTH_SOCK", "")
-    if not socket:
-        raise UsageError(f"--ssh {text}: SSH_AUTH_SOCK is not set", hint="start an ssh agent, or give ID=SOCKET")
-    if not Path(socket).is_socket():
-        raise UsageError(f"--ssh {text}: {socket} is no agent's socket", hint="keys as files are not supported yet")
-    return name or "default", Path(socket)
+def _ssh(text: str) -> tuple[str, Path | Sequence[Path]]:
+    """`default`, `ID=SOCKET`, `ID=KEY[,KEY…]`: an agent, the environment's where none is named, or private keys."""
+    name, _, value = text.partition("=")
+    given = value or os.environ.get("SSH_AUTH_SOCK", "")
+    if not given:
+        raise UsageError(f"--ssh {text}: SSH_AUTH_SOCK is not set", hint="start an ssh agent, or give ID=SOCKET|KEY")
+    paths = [Path(path).expanduser() for path in given.split(",")]
+    if len(paths) == 1 and paths[0].is_socket():
+        return name or "default", paths[0]
+    for path in paths:
+        if not value or not path.is_file():
+            what = "an agent's socket or a private key" if value else "an agent's socket"
+            raise UsageError(f"--ssh {text}: {path} is not {what}")
+    return name or "default", paths
 
 
 def _size(option: str, text: str | None) -> int | None:

@@ -11,6 +11,7 @@ from typing import assert_never
 from firekiln.build import cachekey
 from firekiln.build.context import Context
 from firekiln.build.events import Completed, Events, Started, Task
+from firekiln.build.gitaccess import NO_ACCESS, GitAccess
 from firekiln.build.graph import ContextSource, GitSource, HttpSource, ImageSource
 from firekiln.build.solver import Solved
 from firekiln.build.sources import Resolver
@@ -22,11 +23,20 @@ from firekiln.store import Store
 class Sources:
     """The sources of one build. What is fetched lies in the process's temporary folder."""
 
-    def __init__(self, *, resolver: Resolver, contexts: Mapping[str, Context], store: Store, events: Events) -> None:
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        contexts: Mapping[str, Context],
+        store: Store,
+        events: Events,
+        access: GitAccess = NO_ACCESS,
+    ) -> None:
         self._resolver = resolver
         self._contexts = contexts
         self._store = store
         self._events = events
+        self._access = access
 
     def probe(self, op: ImageSource | ContextSource | HttpSource | GitSource, task: Task) -> Solved | None:
         """What can be said without the network. What has a checksum is known by it before it is fetched."""
@@ -82,7 +92,7 @@ class Sources:
         from firekiln.build.git import checkout  # noqa: PLC0415 - few builds need it
 
         folder = Path(tempfile.mkdtemp(prefix="git.", dir=self._store.temporary.folder))
-        return checkout(op, folder)
+        return checkout(op, folder, self._access)
 
 
 def _pinned(op: HttpSource | GitSource) -> str:
