@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from firekiln.api.archives import ArchiveFormat, import_image, load, load_into_engine, save
     from firekiln.api.bases import create_base
     from firekiln.api.boms import listed, sbom, sbom_statement
-    from firekiln.api.builds import StageEngine, base_configs, build, check
+    from firekiln.api.builds import Isolation, StageEngine, base_configs, build, check
     from firekiln.api.exports import export
     from firekiln.api.host import HostReport, examine_host
     from firekiln.api.images import BuildResult, Pull, ensure_image, parse_platform
@@ -28,6 +28,7 @@ __all__ = [
     "ArchiveFormat",
     "BuildResult",
     "HostReport",
+    "Isolation",
     "Pull",
     "StageEngine",
     "base_configs",
@@ -58,7 +59,7 @@ _HOMES = {
     "archives": ("ArchiveFormat", "import_image", "load", "load_into_engine", "save"),
     "bases": ("create_base",),
     "boms": ("listed", "sbom", "sbom_statement"),
-    "builds": ("StageEngine", "base_configs", "build", "check"),
+    "builds": ("Isolation", "StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),
     "host": ("HostReport", "examine_host"),
     "images": ("BuildResult", "Pull", "ensure_image", "parse_platform"),
