@@ -256,6 +256,7 @@ def discard(state: State, machine_id: str, *, volumes: bool = False) -> None:
         store.leases.release(lease_name(machine_id))
         clear_jail(store.root, machine_id)
         state.remove(machine_id)
+        leave_networks(store.root, machine_id)
         if used:
             from firekiln.machine.volumes.use import remove_anonymous  # noqa: PLC0415 - most machines have none
 
@@ -285,6 +286,18 @@ def sweep(state: State) -> None:
         over = record.status == "exited" and not state.is_alive(record.id)  # what was only created may be started yet
         if over and Settings.decode(record.settings).auto_remove:
             discard(state, record.id, volumes=True)
+    if os.geteuid() == 0 and any((state.folder.parent / "networks").glob("*/*.up")):
+        from firekiln.machine.network.kernel import sweep_kernel  # noqa: PLC0415 - few machines are of such networks
+
+        sweep_kernel(state.folder.parent)
+
+
+def leave_networks(root: Path, machine_id: str) -> None:
+    """Give back a machine's addresses in the networks of the store at `root`."""
+    if (root / "networks").is_dir():
+        from firekiln.machine.network.networks import Networks  # noqa: PLC0415 - as above
+
+        Networks(root).leave(machine_id)
 
 
 def lease_name(machine_id: str) -> str:
