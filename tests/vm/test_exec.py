@@ -188,14 +188,34 @@ def test_a_process_that_fails_is_started_again_as_often_as_was_said(boot, fireki
     assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"2\n"
 
 
-def test_a_vmm_that_is_killed_is_started_again_and_a_stop_is_for_good(boot, firekiln):
+def test_after_a_kill_of_the_vmm_and_a_panic_the_machine_boots_again_and_a_stop_is_for_good(boot, firekiln):
     made = boot(*BEATING, restart=Restart(policy="always"))
-    before = made.record
-    os.kill(before.pid, 9)
-    wait_for(lambda: made.record.status == "running" and made.record.pid not in (0, before.pid))
+
+    def runs_anew(before):
+        record = made.record
+        return record.status == "running" and record.pid not in (0, before)
+
+    before = made.record.pid
+    os.kill(before, 9)
+    wait_for(lambda: runs_anew(before))
     assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"1\n"
+    before = made.record.pid
+    firekiln("exec", made.name, "sh", "-c", "echo c >/proc/sysrq-trigger")
+    wait_for(lambda: runs_anew(before))
+    assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"2\n"
     made.stop(5)
     assert (made.record.status, made.record.exit_status) == ("exited", 3)
+
+
+@pytest.mark.slow
+def test_retries_count_on_through_a_boot_of_the_machine(boot, firekiln):
+    script = "echo run >>/runs; sync; echo run; test $(wc -l </runs) = 2 && exec sleep 1000; exit 5"
+    made = boot("sh", "-c", script, restart=Restart(policy="on-failure", retries=3))
+    wait_for(lambda: output(made) == "run\nrun\n" and made.record.status == "running")
+    os.kill(made.record.pid, 9)
+    assert made.wait(120) == 5
+    assert output(made) == 4 * "run\n"
+    assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"3\n"
 
 
 def test_input_goes_to_the_process_and_a_stopped_machine_can_be_read_and_booted_again(store, firekiln):
