@@ -52,6 +52,7 @@ VERBS: dict[str, str] = {
     "run": "run:run",
     "save": "archives:save",
     "sbom": "sbom:sbom",
+    "snapshot": "snapshot:snapshot",
     "start": "exec:start",
     "stats": "figures:stats",
     "search": "images:search",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from firekiln.errors import FirekilnError, MachineError, UsageError
 if TYPE_CHECKING:
     from firekiln.api.images import Pull
     from firekiln.machine.options import RunOptions
+    from firekiln.machine.run import Created
     from firekiln.machine.supervision.dialogue import Streams
     from firekiln.machine.supervision.state import Record
     from firekiln.store import Store
@@ -34,9 +35,11 @@ _SETTINGS: dict[str, Any] = {"allow_interspersed_args": False}
 @click.option("--detach-keys", metavar="KEYS", help="Keys that leave the machine running.  [default: ctrl-p,ctrl-q]")
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Have signals stop the machine.")
 @click.option("-f", "--file", "dockerfile", metavar="DOCKERFILE", help="Build this first; IMAGE is then its context.")
+@click.option("--warm", is_flag=True, help="Start from a snapshot of such a machine; the first time, make it.")
+@click.option("--snapshot", metavar="NAME", help="Start from this snapshot, in place of an image.")
 @machine_flags
 @click.help_option("--help")
-@click.argument("image")
+@click.argument("image", default="")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(  # noqa: PLR0917 - click passes them by keyword
@@ -47,6 +50,8 @@ def run(  # noqa: PLR0917 - click passes them by keyword
     detach_keys: str | None,
     sig_proxy: bool,
     dockerfile: str | None,
+    warm: bool,
+    snapshot: str | None,
     cidfile: str | None,
     pull: str,
     quiet: bool,
@@ -67,8 +72,14 @@ def run(  # noqa: PLR0917 - click passes them by keyword
     )
     with _docker_statuses(), _opened(ctx) as store, _CidFile(cidfile) as cid:
         options = run_options(**given, stdin_once="stdin" in wanted and not detach)
-        options = _with_image(store, options, dockerfile, cast("Pull", pull), quiet=quiet)
-        status = _detached(store, options, cid) if detach else _foreground(store, options, cid, streams, sig_proxy)
+        if not options.image and snapshot is None:
+            raise UsageError("Missing argument 'IMAGE'", hint=f"{ctx.command_path} --help")
+        if options.args and snapshot is not None:
+            raise UsageError("--snapshot: what was saved has its process already, and takes no command")
+        if snapshot is None:
+            options = _with_image(store, options, dockerfile, cast("Pull", pull), quiet=quiet)
+        start = _start(store, options, warm=warm, snapshot=snapshot)
+        status = _detached(start, cid) if detach else _foreground(store, start, cid, streams, sig_proxy)
     ctx.exit(status)
 
 
@@ -193,26 +204,55 @@ def _fetch(store: Store, options: RunOptions, pull: Pull, *, quiet: bool) -> Non
     ensure_image(store, options.image, platform=options.platform, pull=pull, on_event=say)
 
 
-def _detached(store: Store, options: RunOptions, cid: _CidFile) -> int:
-    from firekiln.machine.run import start  # noqa: PLC0415 - imported when used
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A machine that is ready to run, and what is to be done once it does."""
 
-    machine = start(store, options, progress=_progress)
+    created: Created
+    then: Callable[[], None] = lambda: None
+
+
+def _start(store: Store, options: RunOptions, *, warm: bool, snapshot: str | None) -> _Start:
+    from firekiln.machine.run import create as create_machine  # noqa: PLC0415 - imported when used
+
+    if not warm and snapshot is None:
+        return _Start(create_machine(store, options, progress=_progress))
+    from firekiln.machine.snapshot import warm as warming  # noqa: PLC0415 - imported when used
+    from firekiln.machine.snapshot.snapshots import Snapshots  # noqa: PLC0415 - ditto
+
+    if snapshot is None:
+        made = warming.warm(store, options, progress=_progress)
+        return _Start(made.created, lambda: warming.save_when_ready(store, made))
+    found = Snapshots(store).get(snapshot)
+    if warm:
+        raise UsageError("conflicting options: --warm and --snapshot")
+    if options.image and store.images.get(options.image, options.platform).digest != found.image_digest:
+        raise UsageError(f"the snapshot {snapshot} is of another image: {found.image}", hint="leave the image out")
+    return _Start(warming.from_snapshot(store, found, options))
+
+
+def _detached(start: _Start, cid: _CidFile) -> int:
+    from firekiln.machine.run import begin  # noqa: PLC0415 - imported when used
+
+    machine = begin(start.created)
+    start.then()
     cid.write(machine.id)
     click.echo(machine.id)
     return 0
 
 
-def _foreground(store: Store, options: RunOptions, cid: _CidFile, streams: Streams, sig_proxy: bool) -> int:
+def _foreground(store: Store, start: _Start, cid: _CidFile, streams: Streams, sig_proxy: bool) -> int:
     from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - imported when used
-    from firekiln.machine.run import run as run_machine  # noqa: PLC0415 - ditto
+    from firekiln.machine.run import own  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.state import State  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.supervise import lost  # noqa: PLC0415 - ditto
 
     def created(record: Record) -> None:
         cid.write(record.id)
 
-    record, stream = run_machine(store, options, created=created, progress=_progress)
+    record, stream = own(start.created, created=created)
     with stream:
+        start.then()
         try:
             outcome = terminal.talk(stream, streams, signals=_STOPPING if sig_proxy else (), proxy=FrameType.STOP)
         except MachineError as error:

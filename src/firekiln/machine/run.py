@@ -88,7 +88,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     machine_id = random_id()
     hostname = options.hostname or machine_id[:_SHORT_ID]
     process = Process.from_image(config, overrides(options), hostname=hostname)
-    kernel = _kernel(store, options, image.image.platform.architecture, progress)
+    kernel = machine_kernel(store, options, image.image.platform.architecture, progress)
     vmm = choose_name(options.vmm, kernel.architecture)
     nics = _nics(store, options, machine_id, config=config, vmm=vmm, undo=undo)
 
@@ -157,7 +157,11 @@ def start(store: Store, options: RunOptions, *, progress: Progress = lambda _: N
 
     Raises as `create`; and MachineError where the machine did not start, with Docker's `exit_status` (125, 126, 127).
     """
-    made = create(store, options, progress=progress)
+    return begin(create(store, options, progress=progress))
+
+
+def begin(made: Created) -> Machine:
+    """Have a machine run in the background, as `start` says."""
     try:
         detach(made.state, made.record, made.lock)
     except (KeyboardInterrupt, SystemExit):
@@ -177,7 +181,11 @@ def run(
 
     The stream says STARTED, what the process writes, and at last EXITED or FAILED. Raises as `create`.
     """
-    made = create(store, options, progress=progress)
+    return own(create(store, options, progress=progress), created=created)
+
+
+def own(made: Created, *, created: Callable[[Record], None] = lambda _: None) -> tuple[Record, Stream]:
+    """Have a machine run for this process, as `run` says."""
     try:
         created(made.record)
     except BaseException:
@@ -200,7 +208,8 @@ def _note(state: State, record: Record, action: str) -> None:
     note(state.folder, action, machine_id=record.id, name=record.name, image=record.image)
 
 
-def _kernel(store: Store, options: RunOptions, architecture: str, progress: Progress) -> Kernel:
+def machine_kernel(store: Store, options: RunOptions, architecture: str, progress: Progress) -> Kernel:
+    """What a machine of these options boots, fetched where it has to be."""
     board_of(architecture)
     if options.kernel is not None:
         return kernel_file(store.root, options.kernel, architecture)

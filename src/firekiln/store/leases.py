@@ -46,6 +46,13 @@ class Leases:
         with store_errors(self._folder, "cannot read"):
             return sorted(path.name for path in self._folder.iterdir())
 
+    def of(self, name: str) -> list[str]:
+        """The digests of one lease; none where there is none."""
+        path = self._path(name)
+        with store_errors(path, "cannot read"), suppress(FileNotFoundError):
+            return path.read_text().split()
+        return []
+
     def blobs(self) -> set[str]:
         """All digests that somebody holds by name."""
         held: set[str] = set()

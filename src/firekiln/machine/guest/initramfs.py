@@ -11,15 +11,24 @@ buffer-format.rst), each beginning at a multiple of four bytes, so that the base
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
+from firekiln.errors import MachineError
+from firekiln.oci.config import Json
 from firekiln.rootfs import cpio
 from firekiln.rootfs.tree import Device, Directory, File, Meta, Node
 from firekiln.values import dataclass
+
+_DOCUMENT: Final = b"firekiln/machine.json"
+_HEADER: Final = 110
+"""Bytes of newc's header, behind which is the name, and behind that, at a multiple of four, the file."""
+_SIZE: Final = 54
+"""Where in the header the file's size is, as eight hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +70,38 @@ class Document(Protocol):
 
 def document_archive(document: Document) -> bytes:
     """The archive that holds the machine document only, mode 0600."""
-    file = File.of(document.encode(), Meta(mode=0o600))
+    return _document_archive(document.encode())
+
+
+def _document_archive(data: bytes) -> bytes:
+    file = File.of(data, Meta(mode=0o600))
     return _archive({b"firekiln": _folder({b"machine.json": file})})
+
+
+def append_document(path: Path, document: Mapping[str, Json]) -> None:
+    """Have another document, as JSON, take the place of the one in an initramfs: of two files Linux keeps the later.
+
+    OSError.
+    """
+    data = json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    with path.open("r+b") as target:
+        target.seek(0, os.SEEK_END)
+        target.write(bytes(-target.tell() % 4))
+        target.write(_document_archive(data))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The document of an initramfs that `write_initramfs` wrote, as JSON. MachineError where there is none; OSError."""
+    data = path.read_bytes()
+    header = data.rfind(_DOCUMENT + b"\0") - _HEADER
+    try:
+        size = int(data[header + _SIZE : header + _SIZE + 8], 16)
+        start = header + _HEADER + len(_DOCUMENT) + 1
+        start += -start % 4
+        document = json.loads(data[start : start + size])
+    except ValueError as error:
+        raise MachineError(f"{path}: no machine document is in it", hint="run the image anew") from error
+    return document  # type: ignore[no-any-return] # what `encode` made
 
 
 def write_initramfs(path: Path, base: Path, document: Document) -> None:
