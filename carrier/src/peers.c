@@ -60,8 +60,9 @@ bool peers_open(struct peers *peers, uint32_t own)
 	struct sockaddr_un name = name_of(AT_FDCWD, own);
 
 	peers->own = own;
+	peers->folder = opendir("."); /* while we may list it */
 	peers->inbox = open_socket();
-	if (peers->inbox < 0)
+	if (!peers->folder || peers->inbox < 0)
 		return false;
 	if (bind(peers->inbox, (struct sockaddr *)&name, sizeof name) == 0)
 		return true;
@@ -165,10 +166,10 @@ struct peer *peers_send(struct peers *peers, const uint8_t *frame, size_t length
 
 void peers_send_all(struct peers *peers, const uint8_t *frame, size_t length)
 {
-	DIR *folder = opendir(".");
 	const struct dirent *entry;
 
-	while (folder && (entry = readdir(folder))) {
+	rewinddir(peers->folder);
+	while ((entry = readdir(peers->folder))) {
 		uint32_t address;
 		struct peer *peer;
 
@@ -178,6 +179,4 @@ void peers_send_all(struct peers *peers, const uint8_t *frame, size_t length)
 		if (peer)
 			send_to(peers, peer, frame, length);
 	}
-	if (folder)
-		closedir(folder);
 }

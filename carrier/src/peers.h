@@ -4,6 +4,7 @@
 #ifndef PEERS_H
 #define PEERS_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ struct peer {
 
 struct peers {
 	uint32_t own;
+	DIR *folder;
 	int inbox; /* -1: none */
 	struct peer peer[MOST_PEERS];
 	uint8_t buffer[4 + 68 * 1024];

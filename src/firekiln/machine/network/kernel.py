@@ -16,7 +16,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -24,17 +24,16 @@ from typing import Any, Final
 
 from firekiln.errors import MachineError, MissingProgramError
 from firekiln.machine.network.firewall import Joined, ruleset
-from firekiln.machine.network.networks import NamedNetwork, Networks
+from firekiln.machine.network.networks import NamedNetwork, Networks, Place
 from firekiln.machine.network.ports import hold
 from firekiln.machine.supervision.state import State
 from firekiln.machine.vmm.spec import Nic
 
 _TUN: Final = Path("/dev/net/tun")
-_INTERFACES: Final = Path("/sys/class/net")
 _SETTINGS: Final = Path("/proc/sys/net")
 _COMMENT: Final = "firekiln"
-_OURS: Final = "fk*"
-"""Every bridge of ours, in the words of the host's firewall."""
+_PREFIX: Final = "fk"
+"""How the name of each interface of ours begins, whatever store it is of."""
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 _SIOCBRADDBR, _SIOCBRDELBR, _SIOCBRADDIF = 0x89A0, 0x89A1, 0x89A2
@@ -87,8 +86,8 @@ def reconcile(root: Path) -> None:
                 _make_bridge(item.network.bridge, item.network.gateway, item.network.subnet)
         _apply(ruleset(_table(root), live))
         for item in every:
-            _drop_dead(item)
-        _open_host_firewall(bool(live) or any(_INTERFACES.glob(_OURS)))
+            _drop_dead(item, networks.places(item.network))
+        _open_host_firewall(any(name.startswith(_PREFIX) for name in _present()))
 
 
 def sweep_kernel(root: Path) -> None:
@@ -155,7 +154,7 @@ def _open_host_firewall(is_needed: bool) -> None:
     rules = [rule for rule in _listed("chain", "ip", "filter", name) if rule.get("kind") == "rule"]
     ours = [rule["handle"] for rule in rules if rule.get("comment") == _COMMENT]
     if is_needed and not ours:
-        words = (f'insert rule ip filter {name} {way} "{_OURS}" accept comment "{_COMMENT}"\n' for way in _WAYS)
+        words = (f'insert rule ip filter {name} {way} "{_PREFIX}*" accept comment "{_COMMENT}"\n' for way in _WAYS)
         _apply("".join(words))
     elif ours and not is_needed:
         _apply("".join(f"delete rule ip filter {name} handle {handle}\n" for handle in ours))
@@ -174,7 +173,7 @@ def _listed(*words: str) -> list[dict[str, Any]]:
 
 
 def _make_bridge(name: str, gateway: IPv4Address, subnet: IPv4Network) -> None:
-    if (_INTERFACES / name).exists():
+    if name in _present():
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCBRADDBR, name.encode() + b"\0")
@@ -189,14 +188,18 @@ def _make_bridge(name: str, gateway: IPv4Address, subnet: IPv4Network) -> None:
         forwarding.write_text("1")
 
 
-def _drop_dead(item: Joined) -> None:
+def _present() -> set[str]:
+    """The names of the interfaces of this network namespace, which /sys may not show."""
+    return {name for _, name in socket.if_nameindex()}
+
+
+def _drop_dead(item: Joined, places: Iterable[Place]) -> None:
     """The bridge that no machine has any more, and taps that were to outlive their VMM's start."""
-    bridge = item.network.bridge
+    bridge, present = item.network.bridge, _present()
     live = {place.tap for place in item.places}
-    for port in (_INTERFACES / bridge / "brif").glob("fk*"):
-        if port.name not in live:
-            _drop_tap(port.name)
-    if not live and (_INTERFACES / bridge).exists():
+    for tap in {place.tap for place in places} & present - live:
+        _drop_tap(tap)
+    if not live and bridge in present:
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             _set_up(bridge, up=False)
             fcntl.ioctl(control, _SIOCBRDELBR, bridge.encode() + b"\0")

@@ -93,7 +93,7 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
 
 def _taps(spec: MachineSpec, devices: Devices) -> list[Tap]:
     """The interfaces of its networks; `devices.tap`, which has limits perhaps, is the first."""
-    taps = [Tap(name=nic.tap, mac=nic.mac) for nic in spec.nics]
+    taps = [Tap(name=nic.tap, mac=nic.mac) for nic in spec.nics if nic.tap]
     return taps if devices.tap is None else [devices.tap, *taps[1:]]
 
 
