@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from firekiln.errors import UsageError
+
+if TYPE_CHECKING:
+    from firekiln.machine.supervision.state import Record
 
 
 class _Aliases(click.Group):
@@ -41,23 +44,31 @@ def container() -> None:
 
 @container.command
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option("--filter", "filters", multiple=True, metavar="until=WHEN", help="Only those made before WHEN.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="until=WHEN, label=KEY[=VALUE], label!=KEY[=VALUE]."
+)
 @click.pass_obj
 def prune(obj: dict[str, Any], force: bool, filters: Sequence[str]) -> None:
     """Remove all machines that do not run."""
     from firekiln.cli.confirm import confirm  # noqa: PLC0415 - imported when used
+    from firekiln.cli.ps import has_label  # noqa: PLC0415 - ditto
     from firekiln.cli.system import parse_until, remove_machines  # noqa: PLC0415 - ditto
     from firekiln.cli.table import human_size  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.state import State  # noqa: PLC0415 - ditto
     from firekiln.store import Store  # noqa: PLC0415 - ditto
 
-    for text in filters:
-        if not text.startswith("until="):
-            raise UsageError(f"--filter {text}: only until=WHEN is known", hint="until=24h, or a time")
-    until = parse_until(filters)
+    until = parse_until([text for text in filters if text.startswith("until=")])
+    labels = [text.partition("=")[::2] for text in filters if not text.startswith("until=")]
+    for key, value in labels:
+        if key not in ("label", "label!") or not value:
+            raise UsageError(f"--filter {key}={value}: invalid filter", hint="until=24h, label=KEY or label!=KEY=VALUE")
+
+    def wanted(record: Record) -> bool:
+        return all(has_label(record, value) == (key == "label") for key, value in labels)
+
     confirm(force, "This will remove all stopped containers.")
     with Store.open(obj["root"]) as store, store.making_room():
-        removed = remove_machines(State(store.machines), until)
+        removed = remove_machines(State(store.machines), until, wanted=wanted)
     if removed.deleted:
         click.echo("Deleted Containers:")
         for machine_id in removed.deleted:

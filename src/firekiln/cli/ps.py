@@ -102,7 +102,7 @@ def parse_filter(text: str, state: State) -> Filter:
         "exited": lambda record: record.status == "exited" and str(record.exit_status) == value,
         "health": lambda record: _health(state, record) == value,
         "id": lambda record: record.id.startswith(value),
-        "label": lambda record: _has_label(record, value),
+        "label": lambda record: has_label(record, value),
         "name": lambda record: re.search(pattern, record.name) is not None,
         "publish": lambda record: _publishes(record, ports),
         "since": lambda record: (record.created_ns, record.id) > pivot,
@@ -157,7 +157,8 @@ def _is_of(record: Record, image: str) -> bool:
     return Reference.parse(image).tagged().familiar in (record.image, f"{record.image}:latest")
 
 
-def _has_label(record: Record, wanted: str) -> bool:
+def has_label(record: Record, wanted: str) -> bool:
+    """Whether a machine has the label `KEY`, or `KEY=VALUE`."""
     labels = json.loads(record.config).get("Labels") or {}
     key, equals, value = wanted.partition("=")
     return key in labels and (not equals or labels[key] == value)

@@ -198,9 +198,9 @@ def _fetch(store: Store, options: RunOptions, pull: Pull, *, quiet: bool) -> Non
         if isinstance(event, Output) and not quiet:
             _progress(event.data.decode(errors="replace").rstrip())
 
-    Reference.parse(options.image)  # what is no name is not looked for
+    reference = Reference.parse(options.image)  # what is no name is not looked for
     if pull != "always" and not quiet:
-        _progress(f"Unable to find image '{options.image}' locally")
+        _progress(f"Unable to find image '{reference.tagged().familiar}' locally")
     ensure_image(store, options.image, platform=options.platform, pull=pull, on_event=say)
 
 

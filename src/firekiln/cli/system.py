@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -226,13 +226,15 @@ def _machines(state: State) -> list[tuple[Record, int]]:
     return [(record, folder_size(state.folder_of(record.id))) for record in state.list()]
 
 
-def remove_machines(state: State, until: float | None) -> Pruned:
-    """Remove those that do not run."""
+def remove_machines(state: State, until: float | None, *, wanted: Callable[[Record], bool] = lambda _: True) -> Pruned:
+    """Remove those that do not run, and are older than `until` (Unix time), and wanted."""
     sweep(state)
     deleted: list[str] = []
     freed = 0
     for record, size in _machines(state):
         if state.is_alive(record.id) or (until is not None and record.created_ns / 1e9 >= until):
+            continue
+        if not wanted(record):
             continue
         Machine(state, record.id).remove()
         deleted.append(record.id)

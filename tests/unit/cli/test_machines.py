@@ -200,3 +200,20 @@ def test_a_log_that_is_not_kept_cannot_be_read(firekiln, machine, store):
     State(store.machines).update(made.id, settings=json.dumps(settings))
     done = firekiln("logs", "one")
     assert (done.returncode, "logging driver does not support reading" in done.stderr) == (1, True)
+
+
+def test_machines_are_pruned_by_label(firekiln, machine):
+    machine("kept", status="exited", labels='{"keep": "yes"}')
+    machine("gone", status="exited")
+    machine("runs")
+    names = ("ps", "-a", "--format", "{{.Names}}")
+    assert firekiln("container", "prune", "-f", "--filter", "label=nosuch").returncode == 0
+    assert len(firekiln(*names).stdout.split()) == 3
+    assert firekiln("container", "prune", "-f", "--filter", "label!=keep=yes").returncode == 0
+    assert sorted(firekiln(*names).stdout.split()) == ["kept", "runs"]
+    assert firekiln("container", "prune", "-f", "--filter", "label=keep", "--filter", "label!=keep").returncode == 0
+    assert firekiln("container", "prune", "-f", "--filter", "until=1s", "--filter", "label=keep=no").returncode == 0
+    assert sorted(firekiln(*names).stdout.split()) == ["kept", "runs"]
+    assert firekiln("container", "prune", "-f", "--filter", "colour=red").returncode == 125
+    assert firekiln("container", "prune", "-f", "--filter", "label=keep").returncode == 0
+    assert firekiln(*names).stdout.split() == ["runs"]
