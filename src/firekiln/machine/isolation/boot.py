@@ -14,7 +14,7 @@ from firekiln.machine.guest.base import kept_initramfs
 from firekiln.machine.guest.initramfs import write_initramfs
 from firekiln.machine.isolation.delivery import Delivery
 from firekiln.machine.isolation.document import DELIVERY, SCRATCH, StepsDocument
-from firekiln.machine.isolation.vm import StepMachine, drive_serial
+from firekiln.machine.isolation.vm import StepMachine, drive_serial, make_scratch
 from firekiln.machine.kernel import Kernel, intact_kernel, pull
 from firekiln.machine.network.ports import mac_address
 from firekiln.machine.vmm.accel import choose_qemu
@@ -22,7 +22,6 @@ from firekiln.machine.vmm.boards import board_of
 from firekiln.machine.vmm.hostfacts import HostFacts
 from firekiln.machine.vmm.qemu import GUEST_MODULES
 from firekiln.machine.vmm.spec import GIB, MIB, BlockDevice, MachineSpec, Nic
-from firekiln.rootfs import ext4
 from firekiln.sandbox.limits import Limits
 from firekiln.store import Store
 from firekiln.store.durable import store_errors
@@ -74,7 +73,7 @@ def boot(
     )
     with ExitStack() as undo:
         delivery = undo.enter_context(Delivery(folder / DELIVERY))
-        fresh_scratch(folder / SCRATCH)
+        make_scratch(folder / SCRATCH, _scratch_size(folder))
         with store_errors(folder, "cannot prepare a machine in"):
             base = kept_initramfs(store, kernel, STEP_MODULES)
             write_initramfs(spec.initramfs, base, StepsDocument(channel=vmm.channel))
@@ -87,13 +86,6 @@ def new_folder(store: Store) -> Path:
     """Where a machine's files lie, until it ends; swept with what this process leaves if it is killed."""
     with store_errors(store.root, "cannot prepare a machine in"):
         return Path(tempfile.mkdtemp(prefix="steps.", dir=store.temporary.folder))
-
-
-def fresh_scratch(path: Path) -> None:
-    """Make the file at `path` an empty file system, of the size that a new one gets, or that it has."""
-    with store_errors(path, "cannot make the scratch drive"):
-        size = path.stat().st_size if path.exists() else _scratch_size(path.parent)
-        ext4.empty(path, size)
 
 
 def _scratch_size(folder: Path) -> int:

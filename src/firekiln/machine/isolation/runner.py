@@ -20,7 +20,7 @@ from firekiln.errors import MachineError, RootfsError, SandboxError
 from firekiln.machine.guest.contract import Interface
 from firekiln.machine.guest.reports import Exited, Failed
 from firekiln.machine.isolation import cache
-from firekiln.machine.isolation.boot import boot, fresh_scratch, new_folder
+from firekiln.machine.isolation.boot import boot, new_folder
 from firekiln.machine.isolation.document import step_document
 from firekiln.machine.isolation.mounts import Mounts, lower, mounts_of
 from firekiln.machine.isolation.vm import Ended, StepMachine
@@ -135,7 +135,6 @@ class VmRunner:
             interfaces=[] if step.network == "none" else [interface],
             processes=self._processes,
         )
-        fresh_scratch(machine.scratch)
         return mounts, machine.run(document, output=output, check=check)
 
     # --- machines ---------------------------------------------------------------------------------------------------

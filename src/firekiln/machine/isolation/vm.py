@@ -20,8 +20,10 @@ from firekiln.machine.isolation.document import DELIVERY, SCRATCH, Attachment
 from firekiln.machine.supervision.ending import Tail
 from firekiln.machine.vmm.backend import Guest, Vmm
 from firekiln.machine.vmm.spec import MachineSpec
+from firekiln.rootfs import ext4
 from firekiln.rootfs.tree import Tree
 from firekiln.sandbox import step as steps
+from firekiln.store.durable import store_errors
 from firekiln.values import dataclass
 
 BOOT_SECONDS: Final = 120.0
@@ -119,7 +121,7 @@ class StepMachine:
         self._once: list[int] = []
         self._pending = [Attachment(number=number, serial=drive_serial(number)) for number, _ in enumerate(drives)]
         self._layers.update((identity(layer), number) for number, layer in enumerate(drives))
-        self._ready = False
+        self._has_run = False
         self._keeper = _Keeper(vmm, spec)
         self._held.callback(self._keeper.close)
         self._agent: Agent | None = None
@@ -164,6 +166,9 @@ class StepMachine:
         MachineError where the machine fails.
         """
         agent = self._booted(check)
+        if self._has_run:  # else it is new; and before the VMM has opened it, its size must not change
+            make_scratch(self.scratch, self.scratch.stat().st_size)
+        self._has_run = True
         order: Mapping[str, object] = {"attach": [item.to_json() for item in self._pending], "scratch": SCRATCH}
         agent.step(document, order)
         self._pending.clear()
@@ -221,6 +226,12 @@ class StepMachine:
     def _failed(self, what: str) -> MachineError:
         said = self._keeper.said.lines()
         return MachineError(what, hint=f"it said: {' | '.join(said)}" if said else None)
+
+
+def make_scratch(path: Path, size: int) -> None:
+    """Make the file at `path`, new or not, an empty file system of `size` bytes. StoreError."""
+    with store_errors(path, "cannot make the scratch drive"):
+        ext4.empty(path, size)
 
 
 def drive_serial(number: int) -> str:
