@@ -98,8 +98,16 @@ class BuildError(FirekilnError):
 class StepFailedError(BuildError):
     """A RUN step ended with `status` (128 + n for signal n); `output` holds the last bytes that it wrote."""
 
-    def __init__(self, message: str, *, location: Location | None = None, status: int, output: bytes = b"") -> None:
-        super().__init__(message, location=location)
+    def __init__(
+        self,
+        message: str,
+        *,
+        location: Location | None = None,
+        status: int,
+        output: bytes = b"",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, location=location, hint=hint)
         self.status = status
         self.output = output
 

@@ -39,6 +39,10 @@ class Runner(Protocol):
         """Whether steps may ask for these networks here."""
         ...
 
+    def advice(self, step: Step, said: bytes) -> str | None:
+        """A hint for a step that failed, having written `said` at last; None for most."""
+        ...
+
 
 class CloseableRunner(Runner, Protocol):
     """A Runner that ends with its own context."""

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from firekiln.errors import SandboxError
 from firekiln.rootfs.tree import Tree
-from firekiln.sandbox import running, upper
+from firekiln.sandbox import denied, running, upper
 from firekiln.sandbox.authority import Authority
 from firekiln.sandbox.cgroup import Groups
 from firekiln.sandbox.handover import handed_over
@@ -95,6 +95,10 @@ class NamespaceRunner:
     def supports(self, networks: Sequence[str]) -> bool:
         """True for `default`, `none` and `host`. `default` is the host's network too."""
         return NETWORKS.issuperset(networks)
+
+    def advice(self, step: Step, said: bytes) -> str | None:
+        """Where it wanted what namespaces don't give: where it would have that."""
+        return denied.advice(step.args, said)
 
     @contextmanager
     def run(self, step: Step, *, output: Output, cancel: threading.Event) -> Iterator[Outcome]:

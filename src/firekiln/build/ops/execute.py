@@ -139,6 +139,7 @@ class Executor:
                         f"{_process(op)} did not complete successfully: exit code: {self._ending(outcome)}",
                         status=outcome.status,
                         output=log.last,
+                        hint=runner.advice(step, log.last),
                     )
                 )
             yield outcome.diff

@@ -91,6 +91,10 @@ class VmRunner:
         """Make a new cache of the content of `tree`, or empty."""
         cache.begin(folder, Directory(meta=Meta(mode=mode, uid=uid, gid=gid)) if tree is None else tree)
 
+    def advice(self, step: Step, said: bytes) -> str | None:  # noqa: ARG002 - the protocol's
+        """Nothing: a step has all that its kernel can do."""
+        return None
+
     @contextmanager
     def run(self, step: Step, *, output: Output, cancel: threading.Event) -> Iterator[Outcome]:
         """Run `step` to its end. SandboxError, MachineError where it cannot be, and where `cancel` ended it."""
