@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from firekiln.build.cachefile import ImportedCache, export_cache
 from firekiln.build.caches import Caches
-from firekiln.build.cachespec import CacheFrom, CacheTo, LocalFrom, LocalTo, Mode, RegistryFrom, RegistryTo
+from firekiln.build.cachespec import CacheFrom, LocalFrom, LocalTo, Mode, RegistryFrom, RegistryTo
 from firekiln.build.registry import open_repository
 from firekiln.errors import BuildError, RegistryError
 from firekiln.oci.layout import Layout
@@ -36,7 +36,7 @@ def open_cache(wanted: CacheFrom, store: Store, open_until: ExitStack) -> Import
             assert_never(wanted)
 
 
-def export(wanted: CacheTo, caches: Caches, image: Sequence[str]) -> None:
+def export(wanted: LocalTo | RegistryTo, caches: Caches, image: Sequence[str]) -> None:
     """Write what a build found and made; `image` are the digests of its image's layers. BuildError."""
     results = caches.seen
     every = (digest for result in results.values() for digest in result.layers)

@@ -10,6 +10,9 @@ BuildKit's `vnd.buildkit.cacheconfig.v0`:
 this cache (mode=min): a step that has it is found, and what stands on it, but its files are not. BuildKit's `inputs`
 have no counterpart, because a key of ours holds its inputs' keys already; `chain` is what the keys of a result's users
 are made of. The two builders' keys differ, and so does the media type.
+
+An image may hold the same document in its config (`INLINE_CACHE`), about its own layers, the lowest first (as BuildKit
+with `moby.buildkit.cache.v0`). In a registry these are tars, of which our writer makes the same EROFS files again.
 """
 
 from __future__ import annotations
@@ -18,27 +21,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from firekiln.build.image import INLINE_CACHE
 from firekiln.errors import ImageFormatError, RegistryError, RootfsError
 from firekiln.oci import digest as digests
 from firekiln.oci.blobsource import BlobSource, parse_document, read_blob
+from firekiln.oci.config import Json
 from firekiln.oci.layoutfolder import BlobSink
-from firekiln.oci.manifest import MEDIA_TYPE_LAYER_EROFS, MEDIA_TYPE_MANIFEST, Descriptor, Manifest, encode
+from firekiln.oci.manifest import (
+    MEDIA_TYPE_CONFIG,
+    MEDIA_TYPE_LAYER_EROFS,
+    MEDIA_TYPE_MANIFEST,
+    Descriptor,
+    Manifest,
+    encode,
+)
 from firekiln.store import Layer, Result, Store
 from firekiln.store.ingest import commit_layer, spool_layer
 from firekiln.store.locks import named
 from firekiln.values import dataclass
 
 MEDIA_TYPE_CACHE_CONFIG: Final = "application/vnd.firekiln.cacheconfig.v1+json"
+_DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 _MAX_CONFIG: Final = 64 << 20
 _KEY: Final = "sha256:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheContent:
-    """What a cache says: results by key, and the descriptors of the layers that it holds, by the layer's digest."""
+    """What a cache says: results by key, and the layers that it holds, by the layer's digest."""
 
     results: Mapping[str, Result]
-    layers: Mapping[str, Descriptor]
+    layers: Mapping[str, HeldLayer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLayer:
+    """A layer of `size` bytes in a cache. Where it lies there as a tar, `diff_id` is that of the tar."""
+
+    descriptor: Descriptor
+    size: int
+    diff_id: str
 
 
 class ImportedCache:
@@ -55,10 +77,10 @@ class ImportedCache:
 
     def layer(self, digest: str) -> Layer | None:
         """A layer that the cache holds, as it will be once it is fetched."""
-        descriptor = self._content.layers.get(digest)
-        if descriptor is None:
+        held = self._content.layers.get(digest)
+        if held is None:
             return None
-        return Layer(digest=digest, size=descriptor.size, path=self._store.blobs.path(digest))
+        return Layer(digest=digest, size=held.size, path=self._store.blobs.path(digest))
 
     def fetch(self, digest: str) -> str | None:
         """Bring a layer into the store, if it isn't there; what is wrong with it otherwise, in a line.
@@ -68,9 +90,12 @@ class ImportedCache:
         with self._store.locks.acquire(named(f"fetch {digest}")):
             if self._store.layers.find(digest) is not None:
                 return None
+            held = self._content.layers[digest]
             try:
-                with spool_layer(self._store, self._source, self._content.layers[digest], digest) as spooled:
-                    commit_layer(self._store, spooled)
+                with spool_layer(self._store, self._source, held.descriptor, held.diff_id) as spooled:
+                    made = commit_layer(self._store, spooled)
+                if (made.digest, made.size) != (digest, held.size):
+                    return f"{self._source.name}: the layer {held.descriptor.digest} does not become {digest}"
             except (ImageFormatError, RegistryError, RootfsError) as error:
                 return error.message
         return None
@@ -79,10 +104,29 @@ class ImportedCache:
 def export_cache(sink: BlobSink, results: Mapping[str, Result], layers: Mapping[str, Layer]) -> None:
     """Write `results` and those of their layers that `layers` has to `sink`. What `sink` raises."""
     order = list(dict.fromkeys(digest for result in results.values() for digest in result.layers))
-    places = {digest: number for number, digest in enumerate(order)}
     held = [layers[digest] for digest in order if digest in layers]
     descriptors = [_descriptor(layer) for layer in held]
-    document = {
+    config = encode(_document(results, order, layers))
+    described = Descriptor(media_type=MEDIA_TYPE_CACHE_CONFIG, digest=digests.of(config), size=len(config))
+    manifest = Manifest(config=described, layers=tuple(descriptors)).encode()
+    for layer, descriptor in zip(held, descriptors, strict=True):
+        sink.put(descriptor, layer.path)
+    sink.put(described, config)
+    top = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=digests.of(manifest), size=len(manifest))
+    sink.put(top, manifest)
+    sink.publish(top)
+
+
+def inline(results: Mapping[str, Result], image: Sequence[Layer]) -> Json:
+    """The document for an image's config: those of `results` that are made of its own layers."""
+    own = {layer.digest: layer for layer in image}
+    told = {key: result for key, result in results.items() if result.layers and own.keys() >= set(result.layers)}
+    return _document(told, list(own), own)
+
+
+def _document(results: Mapping[str, Result], order: Sequence[str], layers: Mapping[str, Layer]) -> Json:
+    places = {digest: number for number, digest in enumerate(order)}
+    document: Any = {
         "layers": [_layer_json(digest, layers.get(digest)) for digest in order],
         "records": [
             {
@@ -93,15 +137,7 @@ def export_cache(sink: BlobSink, results: Mapping[str, Result], layers: Mapping[
             for key, result in sorted(results.items())
         ],
     }
-    config = encode(document)  # type: ignore[arg-type] # nested lists of plain values
-    described = Descriptor(media_type=MEDIA_TYPE_CACHE_CONFIG, digest=digests.of(config), size=len(config))
-    manifest = Manifest(config=described, layers=tuple(descriptors)).encode()
-    for layer, descriptor in zip(held, descriptors, strict=True):
-        sink.put(descriptor, layer.path)
-    sink.put(described, config)
-    top = Descriptor(media_type=MEDIA_TYPE_MANIFEST, digest=digests.of(manifest), size=len(manifest))
-    sink.put(top, manifest)
-    sink.publish(top)
+    return document  # type: ignore[no-any-return] # nested lists of plain values
 
 
 def _descriptor(layer: Layer) -> Descriptor:
@@ -119,13 +155,39 @@ def _read(source: BlobSource, descriptor: Descriptor) -> CacheContent:
     what = f"{source.name}: the cache {descriptor.digest}"
     with _malformed(what):
         manifest = Manifest.from_json(parse_document(read_blob(source, descriptor), name=what))
-        if manifest.config.media_type != MEDIA_TYPE_CACHE_CONFIG:
-            raise ImageFormatError(f"{what} was made by another builder ({manifest.config.media_type})")
+        kind = manifest.config.media_type
+        if kind not in {MEDIA_TYPE_CACHE_CONFIG, MEDIA_TYPE_CONFIG, _DOCKER_CONFIG}:
+            raise ImageFormatError(f"{what} was made by another builder ({kind})")
         document = parse_document(read_blob(source, manifest.config, limit=_MAX_CONFIG), name=what)
-        held = {layer.digest: layer for layer in manifest.layers}
+        if kind != MEDIA_TYPE_CACHE_CONFIG:
+            return _of_image(manifest, document, what)
         layers = [_layer(entry) for entry in document["layers"]]
-        results = dict(_result(record, layers) for record in document["records"])
-        return CacheContent(results=results, layers={digest: held[digest] for digest in layers if digest in held})
+        held = {
+            layer.digest: HeldLayer(descriptor=layer, size=layer.size, diff_id=layer.digest)
+            for layer in manifest.layers
+        }
+        return CacheContent(
+            results=_results(document, layers), layers={digest: held[digest] for digest in layers if digest in held}
+        )
+
+
+def _of_image(manifest: Manifest, config: Mapping[str, Any], what: str) -> CacheContent:
+    """What an image's config says of the image's own layers."""
+    document = config.get(INLINE_CACHE)
+    if document is None:
+        raise ImageFormatError(f"{what} is of an image that holds none: build it with --cache-to type=inline")
+    layers = [_layer(entry) for entry in document["layers"]]
+    sizes = [int(entry["annotations"]["size"]) for entry in document["layers"]]
+    diff_ids = [digests.check(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
+    held = {
+        digest: HeldLayer(descriptor=described, size=size, diff_id=diff_id)
+        for digest, size, described, diff_id in zip(layers, sizes, manifest.layers, diff_ids, strict=True)
+    }
+    return CacheContent(results=_results(document, layers), layers=held)
+
+
+def _results(document: Mapping[str, Any], layers: Sequence[str]) -> Mapping[str, Result]:
+    return dict(_result(record, layers) for record in document["records"])
 
 
 def _layer(entry: Mapping[str, Any]) -> str:

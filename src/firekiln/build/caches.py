@@ -80,6 +80,10 @@ class Caches:
         layers = ((digest, self._layer(digest)) for digest in digests)
         return {digest: layer for digest, layer in layers if layer is not None and digest not in self._promised}
 
+    def told(self) -> dict[str, Result]:
+        """What this build found or made, under all keys that it is known by: also those that were not asked for."""
+        return {**self.seen, **self._store.index.keys_of(self.seen.values())}
+
     def note_used(self) -> None:
         """Tell the index which results this build found, so that pruning takes those first that nobody finds.
 

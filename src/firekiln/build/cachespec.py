@@ -1,5 +1,5 @@
 """`--cache-from` and `--cache-to`, as buildx has them: `type=local,src=DIR`, `type=local,dest=DIR[,mode=min|max]`,
-`type=registry,ref=NAME[,mode=…]`, and NAME alone for the last.
+`type=registry,ref=NAME[,mode=…]`, and NAME alone for the last; `type=inline` to write it into the image.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _FROM_KEYS: Final = {"local": frozenset({"type", "src", "digest", "tag"}), "regi
 _TO_KEYS: Final = {
     "local": frozenset({"type", "dest", "mode", "tag", "compression", "ignore-error"}),
     "registry": frozenset({"type", "ref", "mode", "compression", "ignore-error"}),
+    "inline": frozenset({"type"}),
 }
 _FORMAT_KEYS: Final = frozenset({"oci-mediatypes", "image-manifest"})
 """What BuildKit lets one choose of its own format; ours is always OCI's, with a manifest."""
-_OTHERS: Final = frozenset({"inline", "gha", "s3", "azblob"})
+_OTHERS: Final = frozenset({"gha", "s3", "azblob"})
 _BOOL: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -87,12 +88,21 @@ class RegistryTo:
 
 
 CacheFrom: TypeAlias = LocalFrom | RegistryFrom
-CacheTo: TypeAlias = LocalTo | RegistryTo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineTo:
+    """In the image's own config: results whose layers are the image's."""
+
+
+CacheTo: TypeAlias = LocalTo | RegistryTo | InlineTo
 
 
 def parse_cache_from(text: str) -> CacheFrom:
     """UsageError where `text` makes no sense, or is of a type that is not supported."""
     option = f"--cache-from {text}"
+    if text.replace(" ", "").lower() == "type=inline":
+        raise UsageError(f"{option}: a cache in an image is read by the image's name", hint="type=registry,ref=IMAGE")
     fields = _fields(option, text, _FROM_KEYS)
     if fields["type"] == "registry":
         return RegistryFrom(ref=_reference(option, fields))
@@ -108,6 +118,8 @@ def parse_cache_to(text: str) -> CacheTo:
     """As `parse_cache_from`."""
     option = f"--cache-to {text}"
     fields = _fields(option, text, _TO_KEYS)
+    if fields["type"] == "inline":
+        return InlineTo()
     if fields.get("compression", "uncompressed") != "uncompressed":
         raise UsageError(f"{option}: layers are exported as they are")
     try:
@@ -140,7 +152,7 @@ def _fields(option: str, text: str, known: Mapping[str, frozenset[str]]) -> Mapp
     if len(pairs) == 1 and not fields:
         return {"type": "registry", "ref": text}  # buildx's short form
     kind = fields.get("type", "")
-    supported = "there are type=local and type=registry"
+    supported = f"there are {' and '.join(f'type={name}' for name in known)}"
     if not kind:
         raise UsageError(f"{option}: type is required", hint="type=local,src=DIR or type=local,dest=DIR")
     if kind in _OTHERS:

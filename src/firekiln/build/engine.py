@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from threading import Event as Flag
 from typing import TYPE_CHECKING
 
 from firekiln.build.cachekey import Surroundings
 from firekiln.build.caches import Caches
-from firekiln.build.cachespec import CacheFrom, CacheTo
+from firekiln.build.cachespec import CacheFrom, CacheTo, InlineTo, LocalTo, RegistryTo
 from firekiln.build.check import load, plan_definition
 from firekiln.build.context import Context
 from firekiln.build.events import Events, Status, Warned
 from firekiln.build.gitaccess import GitAccess
 from firekiln.build.graph import ExecOp, Plan, Vertex
-from firekiln.build.image import compose, timestamp
+from firekiln.build.image import INLINE_CACHE, compose, timestamp
 from firekiln.build.operations import GraphOperations
 from firekiln.build.ops.execute import ExecOptions, Executor
 from firekiln.build.ops.source import Sources
@@ -98,14 +98,15 @@ class Engine:
                 with self._events.running("exporting to image") as task:
                     staging.flush()
                     self._events.emit(Status(task=task, name="exporting layers", done=True))
-                    image = self._export(made, solved, request, contents)
+                    image = self._export(made, solved, request, contents, caches)
                     self._events.emit(Status(task=task, name=f"writing image {image.digest}", done=True))
                     for name in request.tags:
                         self._events.emit(
                             Status(task=task, name=f"naming to {Reference.parse(name).tagged()}", done=True)
                         )
                 for wanted in request.cache_to:
-                    self._export_cache(wanted, caches, image)
+                    if not isinstance(wanted, InlineTo):
+                        self._export_cache(wanted, caches, image)
         return Built(image=image, plan=made)
 
     def _plan(self, request: BuildRequest) -> Plan:
@@ -167,7 +168,12 @@ class Engine:
         return solved, operations.contents
 
     def _export(
-        self, made: Plan, solved: Mapping[Vertex, Solved], request: BuildRequest, contents: Contents
+        self,
+        made: Plan,
+        solved: Mapping[Vertex, Solved],
+        request: BuildRequest,
+        contents: Contents,
+        caches: Caches,
     ) -> StoredImage:
         layers: tuple[Layer, ...] = ()
         if made.target is not None:
@@ -175,6 +181,10 @@ class Engine:
             assert result.layers is not None  # the solver makes the target ready, and a target is no bare context
             layers = result.layers
         document = compose(made, solved, now=timestamp(time.time()))
+        if InlineTo() in request.cache_to:
+            from firekiln.build.cachefile import inline  # noqa: PLC0415 - most builds export no cache
+
+            document = replace(document, extra={**document.extra, INLINE_CACHE: inline(caches.told(), layers)})
         return self._store.images.put(
             document,
             layers,
@@ -262,7 +272,7 @@ class Engine:
                 warn(f"importing cache: {error.message}")
         return Caches(self._store, imported, warn)
 
-    def _export_cache(self, wanted: CacheTo, caches: Caches, image: StoredImage) -> None:
+    def _export_cache(self, wanted: LocalTo | RegistryTo, caches: Caches, image: StoredImage) -> None:
         from firekiln.build.cacheexchange import export  # noqa: PLC0415 - most builds export no cache
 
         try:

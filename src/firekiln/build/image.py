@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 
 from firekiln.build.graph import FileOp, Plan, Vertex
 from firekiln.build.solver import Solved
-from firekiln.oci.config import History, Image
+from firekiln.oci.config import History, Image, Json
 
 COMMENT = "buildkit.dockerfile.v0"
 """What readers of images (dive, trivy) know the form of `created_by` by."""
+
+INLINE_CACHE = "dev.firekiln.cache.v1"
+"""The key of an image's config for what is known of the steps that made it (see `cachefile`)."""
+_CACHES = frozenset({INLINE_CACHE, "moby.buildkit.cache.v0"})
 
 
 def timestamp(seconds: float) -> str:
@@ -35,8 +39,13 @@ def compose(plan: Plan, solved: Mapping[Vertex, Solved], *, now: str) -> Image:
         history=history,
         created=epoch or (history[-1].created if history else now),
         author=plan.author,
-        extra=dict(plan.base.extra) if plan.base is not None else {},
+        extra=_kept(plan.base.extra) if plan.base is not None else {},
     )
+
+
+def _kept(extra: Mapping[str, Json]) -> dict[str, Json]:
+    """A base's further keys, without the cache that it may hold: that is of how the base was made."""
+    return {name: value for name, value in extra.items() if name not in _CACHES}
 
 
 def _history(plan: Plan, solved: Mapping[Vertex, Solved], epoch: str | None, now: str) -> tuple[History, ...]:

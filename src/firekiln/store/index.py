@@ -148,6 +148,18 @@ class Index:
         now = int(time.time())
         return [Use(key=row[0], layers=tuple(row[1].split()), used=min(row[2], now)) for row in rows]
 
+    def keys_of(self, results: Iterable[Result]) -> dict[str, Result]:
+        """Every key under which one of `results` is recorded, with the result."""
+        rows = {(item.chain, " ".join(item.layers), item.created): item for item in results}
+        marks = ",".join("?" * len(rows))
+        found = self._try(
+            lambda db: db.execute(
+                f"SELECT key, chain, layers, created FROM results WHERE chain IN ({marks})",  # noqa: S608 - question marks only
+                [chain for chain, _, _ in rows],
+            ).fetchall()
+        )
+        return {row[0]: rows[row[1:]] for row in found if row[1:] in rows}
+
     def forget(self, keys: Iterable[str]) -> None:
         """Drop results."""
         rows = [(key,) for key in keys]

@@ -8,14 +8,16 @@ import shutil
 import pytest
 
 import firekiln
-from firekiln.build.cachespec import LocalTo, Mode, RegistryFrom, RegistryTo, parse_cache_from, parse_cache_to
+from firekiln.build.cachespec import InlineTo, LocalTo, Mode, RegistryFrom, RegistryTo, parse_cache_from, parse_cache_to
 from firekiln.build.events import Cached, Started, Warned
+from firekiln.build.registry import open_repository
 from firekiln.errors import UsageError
 from firekiln.oci import digest as digests
+from firekiln.oci.reference import Reference
 from firekiln.rootfs import erofs
 from firekiln.rootfs.tree import Directory, File, Meta
 from firekiln.store import Store
-from registries import docker_registry
+from registries import docker_registry, get
 
 TEXT = b"""
 FROM scratch AS builder
@@ -223,7 +225,7 @@ def test_a_layer_that_our_writer_did_not_write_never_reaches_the_store(project, 
         ("type=registry", "requires ref"),
         ("type=registry,ref=x/B", "must be lowercase"),
         ("type=registry,ref=x,dest=y", "unknown field dest"),
-        ("type=inline", "type inline are not supported"),
+        ("type=gha", "caches of type gha are not supported"),
         ("type=odd,dest=x", "unknown type odd"),
         ("dest=x", "type is required"),
         ("type=local", "requires dest"),
@@ -267,3 +269,110 @@ def test_a_cache_goes_by_a_registry_and_saves_the_other_stores_work(project, tmp
     gone = project.build("fourth", cache_from=[f"type=registry,ref={name}"])
     assert gone.digest == first.digest
     assert project.warnings()
+
+
+# --- in the image itself ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    with docker_registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def pushed(project, registry):
+    """The name under which an image with its cache is in a registry, of whose first COPY the cache knows nothing."""
+    name = f"{registry.host}/kiln/inline:{project.folder.name}"
+    project.build("first", cache_to=["type=inline"], tags=[name])
+    firekiln.push(name, store=project.folder / "first")
+    return name
+
+
+def test_an_image_brings_the_cache_of_its_own_steps_along(project, pushed):
+    built = project.build("second", cache_from=[f"type=registry,ref={pushed}"])
+    assert project.copies(Cached) == {
+        "[stage-1 1/2] COPY --from=builder /big /copied",
+        "[stage-1 2/2] COPY small /",
+    }
+    assert project.warnings() == []
+    plain = project.build("third")
+    assert built.digest == plain.digest
+    assert "dev.firekiln.cache.v1" not in built.image.image.extra
+
+
+def test_what_an_image_brings_along_is_fetched_only_if_it_is_needed(project, pushed):
+    first = project.build("first").image
+    (project.context / "small").write_bytes(b"other")
+    project.build("second", cache_from=[pushed])
+    assert "[stage-1 2/2] COPY small /" in project.copies(Started)
+    assert "[stage-1 1/2] COPY --from=builder /big /copied" in project.copies(Cached)
+    assert [layer.digest in project.layers_in("second") for layer in first.layers] == [True, False]
+
+
+def test_an_unchanged_rebuild_writes_the_same_cache_into_the_image(project):
+    first, again = (project.build("first", cache_to=["type=inline"]) for _ in range(2))
+    assert first.digest == again.digest
+    assert first.image.image.extra["dev.firekiln.cache.v1"]["records"]
+    other = project.build("second", cache_to=["type=inline"])
+    assert first.digest == other.digest
+
+
+def test_an_image_on_that_one_does_not_inherit_its_cache(project):
+    project.build("first", cache_to=["type=inline"], tags=["base"])
+    image = firekiln.build(None, dockerfile=b"FROM base\nENV B=c\n", store=project.folder / "first").image
+    assert "dev.firekiln.cache.v1" not in image.image.extra
+
+
+def test_an_image_without_a_cache_is_a_warning_and_a_miss(project, registry):
+    name = f"{registry.host}/kiln/plain:1"
+    project.build("first", tags=[name])
+    firekiln.push(name, store=project.folder / "first")
+    project.build("second", cache_from=[name])
+    (warning,) = project.warnings()
+    assert "is of an image that holds none: build it with --cache-to type=inline" in warning
+    assert project.copies(Cached) == set()
+
+
+def forged(config):
+    """Another layer in the place of the first: what the tar becomes is not what the document says."""
+    [first, second] = config["dev.firekiln.cache.v1"]["layers"]
+    config["dev.firekiln.cache.v1"]["layers"] = [{**first, "blob": second["blob"]}, {**second, "blob": first["blob"]}]
+
+
+def sized(config):
+    for layer in config["dev.firekiln.cache.v1"]["layers"]:
+        layer["annotations"]["size"] = 1
+
+
+def unsized(config):
+    del config["dev.firekiln.cache.v1"]["layers"][0]["annotations"]
+
+
+def short(config):
+    config["rootfs"]["diff_ids"].pop()
+
+
+@pytest.mark.parametrize("change", [forged, sized, unsized, short])
+def test_a_forged_cache_in_an_image_is_a_warning_and_a_miss(project, registry, pushed, change):
+    plain = project.build("third")
+    with open_repository(Reference.parse(pushed)) as repository:
+        manifest = json.loads(repository.resolve()[1])
+        config = json.loads(get(f"http://{registry.host}/v2/kiln/inline/blobs/{manifest['config']['digest']}"))
+        change(config)
+        data = json.dumps(config).encode()
+        repository.put_bytes(digests.of(data), data)
+        manifest["config"] |= {"digest": digests.of(data), "size": len(data)}
+        repository.put_manifest(json.dumps(manifest).encode(), manifest["mediaType"], repository.reference.tag)
+    built = project.build("second", cache_from=[pushed])
+    assert len(project.warnings()) == 1
+    assert built.digest == plain.digest
+
+
+def test_a_cache_in_an_image_is_read_by_the_image_s_name():
+    with pytest.raises(UsageError, match="a cache in an image is read by the image's name") as caught:
+        parse_cache_from("type=inline")
+    assert caught.value.hint == "type=registry,ref=IMAGE"
+    assert parse_cache_to("type=inline") == InlineTo()
+    with pytest.raises(UsageError, match="unknown field mode"):
+        parse_cache_to("type=inline,mode=max")

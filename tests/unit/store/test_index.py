@@ -157,3 +157,11 @@ def test_a_new_index_waits_for_who_else_is_preparing_it(tmp_path):
     assert Index(tmp_path / "index.db").result("nothing") is None
     timer.join()
     other.close()
+
+
+def test_a_result_is_found_under_all_its_keys(store):
+    one, other = (Result(chain=word, layers=("sha256:a",), created="") for word in ("c", "d"))
+    store.index.record({"1": one, "2": one, "3": other})
+    assert store.index.keys_of([one]) == {"1": one, "2": one}
+    assert store.index.keys_of([]) == {}
+    assert store.index.keys_of([Result(chain="c", layers=(), created="")]) == {}
