@@ -20,6 +20,7 @@ from firekiln.dockerfile.durations import parse_duration
 from firekiln.errors import StoreError, UsageError
 from firekiln.machine.kernel import generic_kernels, kernels
 from firekiln.machine.machine import Machine
+from firekiln.machine.snapshot.snapshots import Snapshot, Snapshots
 from firekiln.machine.supervision.state import Record, State
 from firekiln.machine.supervision.supervise import sweep
 from firekiln.machine.volumes.use import VolumeUse, prune_volumes, volume_uses
@@ -52,17 +53,19 @@ def df(obj: dict[str, Any], verbose: bool, style: str) -> None:
         usage = measure(store)
         machines = _machines(State(store.machines))
         volumes = volume_uses(store)
+        snapshots = Snapshots(store).list()
         rows = [
             _images_row(usage),
             _machines_row(machines),
             _volumes_row(volumes),
+            _snapshots_row(snapshots),
             _cache_row(usage),
             _kernels_row(usage, _newest_kernels(store.root)),
         ]
     if style != "table":
         print_each(style, rows)
     elif verbose:
-        _print_all(usage, machines, volumes)
+        _print_all(usage, machines, volumes, snapshots)
     else:
         heading = ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")
         print_table(heading, [[row[column] for column in _COLUMNS] for row in rows])
@@ -83,12 +86,16 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
         force,
         "This will remove:\n"
         "  - all stopped containers\n"
+        "  - all snapshots of `run --warm`\n"
         + ("  - all anonymous volumes not used by at least one container\n" if volumes else "")
         + f"  - all {'images without at least one container associated to them' if everything else 'dangling images'}\n"
         f"  - {'all' if everything else 'unused'} build cache" + ("\n  - all unused kernels\n" if everything else "\n"),
     )
     with Store.open(obj["root"]) as store, store.making_room():
         stopped = remove_machines(State(store.machines), until)
+        saved = Snapshots(store).prune(
+            lambda item: item.is_automatic and (until is None or item.created_ns / 1e9 < until)
+        )
         unused = prune_volumes(store, wanted=lambda volume: volume.is_anonymous) if volumes else []
         parts = [
             prune_images(store, everything=everything, until=until),
@@ -98,8 +105,9 @@ def prune_system(obj: dict[str, Any], everything: bool, force: bool, filters: Se
             parts += [prune_kernels(store, keep=_newest_kernels(store.root)), prune_damaged(store)]
         api.clean(store)
     _print_deleted("Containers", stopped.deleted)
+    _print_deleted("Snapshots", [*saved])
     _print_deleted("Volumes", [name for name, _ in unused])
-    _report(*parts, freed=stopped.size + sum(size for _, size in unused))
+    _report(*parts, freed=stopped.size + sum(size for _, size in unused) + sum(saved.values()))
 
 
 @system.command
@@ -278,6 +286,12 @@ def _volumes_row(volumes: Sequence[VolumeUse]) -> dict[str, str]:
     return _row("Local Volumes", len(volumes), sum(bool(use.machines) for use in volumes), size, idle)
 
 
+def _snapshots_row(snapshots: Sequence[Snapshot]) -> dict[str, str]:
+    size = sum(item.size for item in snapshots)
+    idle = sum(item.size for item in snapshots if item.is_automatic)
+    return _row("Snapshots", len(snapshots), 0, size, idle)
+
+
 def _cache_row(usage: Usage) -> dict[str, str]:
     own = [item for item in usage.cache if not item.shared]
     active = sum(item.in_use for item in usage.cache)
@@ -292,7 +306,12 @@ def _kernels_row(usage: Usage, newest: Sequence[str]) -> dict[str, str]:
     return _row("Kernels", len(usage.kernels), active, size, sum(item.size for item in idle))
 
 
-def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]], volumes: Sequence[VolumeUse]) -> None:
+def _print_all(
+    usage: Usage,
+    machines: Sequence[tuple[Record, int]],
+    volumes: Sequence[VolumeUse],
+    snapshots: Sequence[Snapshot],
+) -> None:
     click.echo("Images space usage:\n")
     heading = ("REPOSITORY", "TAG", "IMAGE ID", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "IN USE")
     print_table(heading, [row for item in usage.images for row in _image_rows(item)])
@@ -304,6 +323,9 @@ def _print_all(usage: Usage, machines: Sequence[tuple[Record, int]], volumes: Se
     click.echo("\nLocal Volumes space usage:\n")
     named = [(use.volume.name, str(len(use.machines)), human_size(use.volume.used)) for use in volumes]
     print_table(("VOLUME NAME", "LINKS", "SIZE"), named)
+    click.echo("\nSnapshots space usage:\n")
+    saved = [(item.name, item.image, human_size(item.size)) for item in snapshots]
+    print_table(("SNAPSHOT NAME", "IMAGE", "SIZE"), saved)
     click.echo(f"\nBuild cache usage: {human_size(sum(item.size for item in usage.cache if not item.shared))}\n")
     columns = ("ID", "CacheType", "Size", "LastUsedSince", "InUse", "Shared")
     cache = [[_cache_json(item)[column] for column in columns] for item in usage.cache]

@@ -1,6 +1,6 @@
 """Which snapshots there are: `<root>/warm/NAME/`.
 
-    snapshot.json      what was saved; written last, so that a folder with it is whole
+    snapshot.json      what was saved, and on a second line the digest of the first
     memory, state      the guest's memory, a sparse file, and its devices
     drives/SERIAL      the drives that it may write to
     initramfs          its own, with the machine document
@@ -10,6 +10,7 @@ A snapshot holds its image's layers and its kernel by a lease. Machines made of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -25,7 +26,7 @@ from firekiln.machine.snapshot.files import Seal, seal
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.vmm.backend import Saved
 from firekiln.store import Store
-from firekiln.store.durable import store_errors
+from firekiln.store.durable import fsync_directory, fsync_file, store_errors
 from firekiln.store.locks import Lock, named
 from firekiln.values import dataclass
 
@@ -122,7 +123,10 @@ class Snapshots:
         if not name or "/" in name or name.startswith("."):
             return None
         try:
-            data = json.loads(path.read_bytes())
+            text, _, digest = path.read_text().partition("\n")
+            if digest.strip() != _digest(text):
+                raise corrupted(name, f"{_MANIFEST} is not what was saved")
+            data = json.loads(text)
             if data.pop("version") != _VERSION:
                 raise corrupted(name, f"it is not of version {_VERSION}")
             environment = Environment(**data.pop("environment"))
@@ -160,9 +164,12 @@ class Snapshots:
         place = self.folder / snapshot.name
         data = {key: value for key, value in asdict(snapshot).items() if key != "folder"}
         with store_errors(place, "cannot make the snapshot"):
-            (snapshot.folder / _MANIFEST).write_text(json.dumps({"version": _VERSION, **data}))
+            text = json.dumps({"version": _VERSION, **data})
+            (snapshot.folder / _MANIFEST).write_text(f"{text}\n{_digest(text)}\n")
+            fsync_file(snapshot.folder / _MANIFEST)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             snapshot.folder.rename(place)
+            fsync_directory(self.folder)
         self._store.integrity.trust([place / name for name in snapshot.files])
         return self.get(snapshot.name)
 
@@ -236,6 +243,10 @@ def lease_name(name: str) -> str:
 def corrupted(name: str, what: str) -> MachineError:
     """The error of a snapshot that can't be trusted."""
     return MachineError(f'the snapshot "{name}" is corrupted, and refused: {what}', hint=f"firekiln snapshot rm {name}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lock(name: str) -> int:

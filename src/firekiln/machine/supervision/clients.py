@@ -139,6 +139,8 @@ class Clients:
         if self.boot is not None and self.boot.is_started:
             if number == signal.SIGKILL:
                 self.is_stopping = True
+                if self._standstill is not None:
+                    self._standstill.interrupt()
             self.boot.signal(number, ends=number in (signal.SIGKILL, self._stop_signal))
 
     # --- from the guest ---------------------------------------------------------------------------------------------
