@@ -341,8 +341,9 @@ def sysvinit(made):
     return sysvinit_files(made, {"etc/init.d/.depend.start": start, "etc/init.d/.depend.stop": stop})
 
 
-def test_what_kills_all_at_the_end_spares_the_agent_from_before_the_application_starts():
-    script = next(file.data.decode() for file in sysvinit(service()) if file.path.startswith("/etc/init.d/fire"))
+@pytest.mark.parametrize("made", [openrc_files, sysvinit])
+def test_what_kills_all_at_the_end_spares_the_agent_from_before_the_application_starts(made):
+    script = next(file.data.decode() for file in made(service()) if file.path.startswith("/etc/init.d/fire"))
     start = script.partition("start() {")[2].partition("\n}")[0]
     assert ">/run/sendsigs.omit.d/firekiln" in start.partition("/etc/firekiln/app")[0]
 

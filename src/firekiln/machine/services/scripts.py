@@ -37,6 +37,7 @@ depend() {{
 
 start() {{
 	ebegin "Starting the application"
+	{_indented(_SPARE)}
 	{_LAUNCH}
 	eend $?
 }}
@@ -119,7 +120,9 @@ mkdir -p {_SPARED}
 for process in /proc/[0-9]*; do
 	read -r name <"$process/comm" && [ "$name" = firekiln ] && echo "${{process#/proc/}}"
 done 2>/dev/null >{_SPARED}/firekiln"""
-"""Has `sendsigs` spare the agent, which is there until the end: else it waits ten seconds, and kills it."""
+"""Has `sendsigs`, which OpenRC starts on Debian too, spare the agent, which is there until the end: else it waits ten
+seconds, and kills it.
+"""
 
 _LAUNCH: Final = f"{RUNNER} </dev/null >/dev/null 2>&1 &"
 
