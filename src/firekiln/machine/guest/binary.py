@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 from firekiln.errors import MachineError, MissingProgramError
@@ -27,7 +26,7 @@ def compiled(folder: str, name: str, machine: str) -> Path:
     It comes with the wheel; in a checkout it is compiled when it is absent or older than its sources. MachineError
     or MissingProgramError, with a hint, where neither gives one.
     """
-    package = Path(str(files("firekiln.machine")))
+    package = Path(__file__).parents[1]
     binary = package / "guest-bin" / name
     sources = package.parents[2] / folder
     if (sources / "Makefile").is_file():
