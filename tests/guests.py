@@ -51,7 +51,7 @@ class Wire:
         del self.buffer[: 8 + length]
         return kind, process, payload if kind in DATA else json.loads(payload)
 
-    def expect(self, kind, process=None, timeout=20):
+    def expect(self, kind, process=None, timeout=120):
         """The payload of the next frame of that kind."""
         while True:
             got, number, payload = self.frame(timeout)

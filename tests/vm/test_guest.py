@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from firekiln.rootfs import erofs
-from guests import EXITED, SHUTDOWN, STARTED, STDERR, STDOUT, document, drive, guest
+from guests import EXITED, HELLO, LOG, PING, PONG, SHUTDOWN, STARTED, STATS, STDERR, STDOUT, TOP, document, drive, guest
 from machines import BUSYBOX, busybox
 
 MOUNTS = [
@@ -48,7 +48,7 @@ def test_mounts_files_sysctls_and_groups_are_there_before_the_process(own_kernel
         wire.expect(STARTED, 1)
         wire.expect(EXITED, 1)
         wire.send(SHUTDOWN)
-        assert wire.vmm.wait(20) == 0
+        assert wire.vmm.wait(60) == 0
     lines = bytes(wire.output[1, STDOUT]).decode().splitlines()
     assert lines[:4] == ["1", "750", "640", "   a  \\0   b"]
     assert lines[4] == "kept"
@@ -82,5 +82,41 @@ def test_an_init_of_the_images_own_is_pid_1_and_the_agent_lives_beside_it(own_ke
         assert wire.expect(EXITED, 1) == {"code": 5, "oom": False}
         assert (wire.output[1, STDOUT], wire.output[1, STDERR]) == (b"out\n", b"err\n")
         wire.send(SHUTDOWN)
-        assert wire.vmm.wait(30) == 0
+        assert wire.vmm.wait(60) == 0
     assert b"Requesting system" in (tmp_path / "console").read_bytes()  # busybox's own words
+
+
+def test_pid_1_takes_less_than_a_mib_whatever_it_was_asked_for(own_kernel, layer, tmp_path):
+    with guest(own_kernel.image, tmp_path, [drive(layer, "l0")], document("sleep", "1000")) as wire:
+        wire.expect(STARTED, 1)
+        for number in range(2, 12):  # with the largest standard input that is taken before anybody reads it
+            wire.run(number, "sh", "-c", "sleep 0; wc -c", stdin=b"x" * 65536)
+        for kind in (STATS, TOP):
+            wire.send(kind)
+            wire.expect(kind)
+        _, status = wire.run(2, "cat", "/proc/1/status")
+    peak = next(line for line in status.decode().splitlines() if line.startswith("VmHWM:"))
+    assert int(peak.split()[1]) <= 1024, peak  # KiB
+
+
+def test_no_two_boots_have_random_numbers_in_common_and_the_hosts_are_taken(own_kernel, layer, tmp_path):
+    numbers = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        script = "cat /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | od -An -tx1"
+        with guest(
+            own_kernel.image, folder, [drive(layer, "l0")], document("sh", "-c", script + "; sleep 1000")
+        ) as wire:
+            wire.expect(STARTED, 1)
+            wire.send(HELLO, protocol=1, entropy="00ff" * 256)
+            wire.send(PING, payload=b"after it")
+            wire.expect(PONG)
+            complaints = [payload for kind, _, payload in wire.frames if kind == LOG]
+            assert complaints == []
+            while wire.output[1, STDOUT].count(b"\n") < 2:
+                wire.expect(STDOUT, 1)
+            numbers.append(bytes(wire.output[1, STDOUT]).split())
+    assert len(numbers[0]) == len(numbers[1]) == 17
+    assert numbers[0][0] != numbers[1][0]
+    assert numbers[0][1:] != numbers[1][1:]
