@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from firekiln.errors import ConflictError, MachineError, UsageError
+from firekiln.machine.created import begin
 from firekiln.machine.machine import Machine
 from firekiln.machine.options import RunOptions
-from firekiln.machine.run import begin, start
+from firekiln.machine.run import start
 from firekiln.machine.snapshot.clone import CloneOptions, clone
 from firekiln.machine.snapshot.ready import await_ready
 from firekiln.machine.snapshot.snapshots import SnapshotNotFoundError, Snapshots

@@ -17,8 +17,8 @@ from firekiln.errors import FirekilnError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from firekiln.api.images import Pull
+    from firekiln.machine.created import Created
     from firekiln.machine.options import RunOptions
-    from firekiln.machine.run import Created
     from firekiln.machine.supervision.dialogue import Streams
     from firekiln.machine.supervision.state import Record
     from firekiln.store import Store
@@ -213,9 +213,9 @@ class _Start:
 
 
 def _start(store: Store, options: RunOptions, *, warm: bool, snapshot: str | None) -> _Start:
-    from firekiln.machine.run import create as create_machine  # noqa: PLC0415 - imported when used
-
     if not warm and snapshot is None:
+        from firekiln.machine.run import create as create_machine  # noqa: PLC0415 - clones need none of it
+
         return _Start(create_machine(store, options, progress=_progress))
     from firekiln.machine.snapshot import warm as warming  # noqa: PLC0415 - imported when used
     from firekiln.machine.snapshot.snapshots import Snapshots  # noqa: PLC0415 - ditto
@@ -232,7 +232,7 @@ def _start(store: Store, options: RunOptions, *, warm: bool, snapshot: str | Non
 
 
 def _detached(start: _Start, cid: _CidFile) -> int:
-    from firekiln.machine.run import begin  # noqa: PLC0415 - imported when used
+    from firekiln.machine.created import begin  # noqa: PLC0415 - imported when used
 
     machine = begin(start.created)
     start.then()
@@ -242,8 +242,8 @@ def _detached(start: _Start, cid: _CidFile) -> int:
 
 
 def _foreground(store: Store, start: _Start, cid: _CidFile, streams: Streams, sig_proxy: bool) -> int:
+    from firekiln.machine.created import own  # noqa: PLC0415 - ditto
     from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - imported when used
-    from firekiln.machine.run import own  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.state import State  # noqa: PLC0415 - ditto
     from firekiln.machine.supervision.supervise import lost  # noqa: PLC0415 - ditto
 

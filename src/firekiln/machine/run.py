@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from firekiln.errors import UsageError
+from firekiln.machine.created import Created, begin, own
 from firekiln.machine.guest.base import kept_initramfs
 from firekiln.machine.guest.contract import Drive, HealthCheck, MachineDocument, Root
 from firekiln.machine.guest.initramfs import write_initramfs
-from firekiln.machine.kernel import Kernel, intact_kernel, kernel_file, pull
+from firekiln.machine.kernel import Kernel
+from firekiln.machine.kernel.select import machine_kernel
 from firekiln.machine.machine import Machine
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network.networks import Networks
@@ -36,9 +38,9 @@ from firekiln.machine.services import own_init
 from firekiln.machine.supervision.journal import note
 from firekiln.machine.supervision.logconfig import LogConfig
 from firekiln.machine.supervision.settings import Settings
-from firekiln.machine.supervision.state import MachineLock, Record, State
+from firekiln.machine.supervision.state import Record, State
 from firekiln.machine.supervision.stream import Stream
-from firekiln.machine.supervision.supervise import abandon, detach, discard, launch, lease_name, sweep
+from firekiln.machine.supervision.supervise import discard, lease_name, sweep
 from firekiln.machine.vmm.boards import board_of
 from firekiln.machine.vmm.choice import choose_name, fitted, guest_modules
 from firekiln.machine.vmm.drives import layer_drives, make_scratch
@@ -49,22 +51,12 @@ from firekiln.oci.config import ImageConfig
 from firekiln.rootfs.tree import Directory, Meta
 from firekiln.store import Layer, Store, StoredImage
 from firekiln.store.durable import store_errors
-from firekiln.values import dataclass
 
 Progress = Callable[[str], None]
 _SCRATCH = "scratch"
 _OWN_PLACES = 2
 """Virtio devices that every machine has beside its drives and networks: channel, entropy."""
 _SHORT_ID = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
-    """A machine that is recorded and prepared, and does not run yet. Whoever has it holds its lock."""
-
-    state: State
-    record: Record
-    lock: MachineLock
 
 
 def create(store: Store, options: RunOptions, *, progress: Progress = lambda _: None) -> Created:
@@ -88,7 +80,7 @@ def _create(store: Store, options: RunOptions, progress: Progress, undo: ExitSta
     machine_id = random_id()
     hostname = options.hostname or machine_id[:_SHORT_ID]
     process = Process.from_image(config, overrides(options), hostname=hostname)
-    kernel = machine_kernel(store, options, image.image.platform.architecture, progress)
+    kernel = machine_kernel(store, options.kernel, image.image.platform.architecture, progress)
     vmm = choose_name(options.vmm, kernel.architecture)
     nics = _nics(store, options, machine_id, config=config, vmm=vmm, undo=undo)
 
@@ -160,16 +152,6 @@ def start(store: Store, options: RunOptions, *, progress: Progress = lambda _: N
     return begin(create(store, options, progress=progress))
 
 
-def begin(made: Created) -> Machine:
-    """Have a machine run in the background, as `start` says."""
-    try:
-        detach(made.state, made.record, made.lock)
-    except (KeyboardInterrupt, SystemExit):
-        abandon(made.state, made.record.id)  # nobody was told of it: nobody would end it
-        raise
-    return Machine(made.state, made.record.id)
-
-
 def run(
     store: Store,
     options: RunOptions,
@@ -184,17 +166,6 @@ def run(
     return own(create(store, options, progress=progress), created=created)
 
 
-def own(made: Created, *, created: Callable[[Record], None] = lambda _: None) -> tuple[Record, Stream]:
-    """Have a machine run for this process, as `run` says."""
-    try:
-        created(made.record)
-    except BaseException:
-        discard(made.state, made.record.id)
-        made.lock.release()
-        raise
-    return made.record, launch(made.state, made.record, made.lock)
-
-
 def _nics(
     store: Store, options: RunOptions, machine_id: str, *, config: ImageConfig, vmm: VmmName, undo: ExitStack
 ) -> tuple[Nic, ...]:
@@ -206,18 +177,6 @@ def _nics(
 
 def _note(state: State, record: Record, action: str) -> None:
     note(state.folder, action, machine_id=record.id, name=record.name, image=record.image)
-
-
-def machine_kernel(store: Store, options: RunOptions, architecture: str, progress: Progress) -> Kernel:
-    """What a machine of these options boots, fetched where it has to be."""
-    board_of(architecture)
-    if options.kernel is not None:
-        return kernel_file(store.root, options.kernel, architecture)
-    kernel = intact_kernel(store, architecture)
-    if kernel is None:
-        progress("the store has no kernel yet: fetching Debian's")
-        kernel = pull(store.root, architecture=architecture, progress=progress)
-    return kernel
 
 
 def _spec(

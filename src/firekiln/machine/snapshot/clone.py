@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from firekiln.errors import UsageError
+from firekiln.machine.created import Created
 from firekiln.machine.guest.initramfs import append_document, read_document
 from firekiln.machine.names import check_name, random_id
 from firekiln.machine.network.ports import allocate, mac_address, parse_publish
-from firekiln.machine.run import Created
 from firekiln.machine.snapshot import snapshots
 from firekiln.machine.snapshot.environment import check_environment
 from firekiln.machine.snapshot.files import copy_drive

@@ -15,14 +15,13 @@ from dataclasses import fields
 from typing import Final
 
 from firekiln.errors import MachineError, UsageError
+from firekiln.machine.created import Created
 from firekiln.machine.guest.binary import pid1_path
+from firekiln.machine.kernel.select import machine_kernel
 from firekiln.machine.options import RunOptions
-from firekiln.machine.run import Created, create, machine_kernel
 from firekiln.machine.snapshot.clone import CloneOptions, clone
 from firekiln.machine.snapshot.environment import environment_of
 from firekiln.machine.snapshot.snapshots import Snapshot, Snapshots
-from firekiln.machine.snapshot.take import check_source
-from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.supervise import discard
 from firekiln.store import Store
 from firekiln.values import dataclass
@@ -58,6 +57,10 @@ def warm(store: Store, options: RunOptions, *, progress: Callable[[str], None] =
             raise
         progress(f"{error.message}; booting in its place")
         snapshots.remove(name)
+    from firekiln.machine.run import create  # noqa: PLC0415 - clones need none of it
+    from firekiln.machine.snapshot.take import check_source  # noqa: PLC0415 - ditto
+    from firekiln.machine.supervision.settings import Settings  # noqa: PLC0415 - ditto
+
     made = create(store, options, progress=progress)
     try:
         check_source(store, Settings.decode(made.record.settings))
@@ -71,7 +74,7 @@ def warm(store: Store, options: RunOptions, *, progress: Callable[[str], None] =
 def warm_key(store: Store, options: RunOptions, progress: Callable[[str], None]) -> str:
     """What all machines have in common that may be clones of one."""
     image = store.images.get(options.image, options.platform)
-    kernel = machine_kernel(store, options, image.image.platform.architecture, progress)
+    kernel = machine_kernel(store, options.kernel, image.image.platform.architecture, progress)
     environment = environment_of(store, kernel.image, kernel.digest, kernel.architecture)
     pid1 = hashlib.sha256(pid1_path(kernel.architecture).read_bytes()).hexdigest()
     words = [_VERSION, image.digest, kernel.digest, pid1, environment.vmm, environment.processor]
