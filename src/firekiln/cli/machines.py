@@ -156,7 +156,7 @@ def rm(ctx: click.Context, force: bool, volumes: bool, machines: Sequence[str]) 
 def port(ctx: click.Context, machine: str, private: str | None) -> None:
     """List where a machine's ports answer."""
     found = Machine.find(machine_state(ctx), machine)
-    ports = found.ports if found.record.status == "running" else ()
+    ports = found.ports if found.record.status in ("running", "paused") else ()
     if private is None:
         for item in ports:
             click.echo(f"{item.guest_port}/{item.protocol} -> {item.host_ip}:{item.host_port}")

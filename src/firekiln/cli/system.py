@@ -275,7 +275,7 @@ def _images_row(usage: Usage) -> dict[str, str]:
 
 
 def _machines_row(machines: Sequence[tuple[Record, int]]) -> dict[str, str]:
-    running = [size for record, size in machines if record.status == "running"]
+    running = [size for record, size in machines if record.status in ("running", "paused")]
     size = sum(size for _, size in machines)
     return _row("Containers", len(machines), len(running), size, size - sum(running))
 

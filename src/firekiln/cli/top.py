@@ -184,7 +184,7 @@ def top(ctx: click.Context, machine: str, options: Sequence[str]) -> None:
     """List the processes of a machine: -ef, aux, or -o and names of columns, as with ps."""
     state = machine_state(ctx)
     record = state.get(machine)
-    if record.status != "running":
+    if record.status not in ("running", "paused"):
         raise not_running(record)
     columns = parse_options(options)
     found = Machine(state, record.id)

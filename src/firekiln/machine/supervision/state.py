@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -153,12 +153,11 @@ class State:
 
     def get(self, word: str) -> Record:
         """The machine of that name, id or unambiguous beginning of an id, truthfully. ContainerNotFoundError."""
-        with self._database() as database:
-            rows = database.execute(
-                "SELECT * FROM machines WHERE name = :word OR substr(id, 1, length(:word)) = :word "
-                "ORDER BY name = :word OR id = :word DESC LIMIT 2",
-                {"word": word},
-            ).fetchall()
+        rows = self._rows(
+            "SELECT * FROM machines WHERE name = :word OR substr(id, 1, length(:word)) = :word "
+            "ORDER BY name = :word OR id = :word DESC LIMIT 2",
+            word=word,
+        )
         records = [_record(row) for row in rows]
         if not records or not word:
             raise ContainerNotFoundError(f"No such container: {word}", hint="`firekiln ps -a` lists what is there")
@@ -168,8 +167,7 @@ class State:
 
     def list(self) -> list[Record]:
         """All machines, the youngest first, truthfully."""
-        with self._database() as database:
-            rows = database.execute("SELECT * FROM machines ORDER BY created_ns DESC, id").fetchall()
+        rows = self._rows("SELECT * FROM machines ORDER BY created_ns DESC, id")
         return [self._true(_record(row)) for row in rows]
 
     def remove(self, machine_id: str) -> None:
@@ -226,14 +224,33 @@ class State:
         }
         if not self.writable:
             return replace(record, **changes)
-        with self._database() as database:
-            assignments = ", ".join(f"{name} = :{name}" for name in changes)
-            database.execute(
-                f"UPDATE machines SET {assignments} WHERE id = :id AND status != 'exited'",  # noqa: S608 - as above
-                {**changes, "id": record.id},
-            )
-            row = database.execute("SELECT * FROM machines WHERE id = ?", (record.id,)).fetchone()
+        try:
+            with self._database() as database:
+                assignments = ", ".join(f"{name} = :{name}" for name in changes)
+                database.execute(
+                    f"UPDATE machines SET {assignments} WHERE id = :id AND status != 'exited'",  # noqa: S608 - as above
+                    {**changes, "id": record.id},
+                )
+                row = database.execute("SELECT * FROM machines WHERE id = ?", (record.id,)).fetchone()
+        except StoreError:
+            if not self._is_full():
+                raise
+            row = None  # it is put down when there is room
         return _record(row) if row else replace(record, **changes)
+
+    def _rows(self, query: str, **values: str) -> Sequence[sqlite3.Row]:
+        """What a query finds, also on a full disk, where SQLite cannot make the files that go with a database."""
+        import sqlite3  # noqa: PLC0415 - see above
+
+        try:
+            with self._database() as database:
+                return database.execute(query, values).fetchall()
+        except StoreError:
+            if not self._is_full():
+                raise
+            with closing(_unchanging(self.folder / "state.db")) as database:  # whoever had it open closed it in order
+                database.row_factory = sqlite3.Row
+                return database.execute(query, values).fetchall()
 
     def _insert_named(self, record: Record) -> Record:
         import sqlite3  # noqa: PLC0415 - see above
@@ -276,7 +293,7 @@ class State:
             return sqlite3.connect(path, timeout=BUSY_SECONDS)
         if not path.exists():
             return sqlite3.connect(":memory:")  # of a store that nobody ran anything on, and that is only read
-        return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)  # no lock file can be made there
+        return _unchanging(path)  # no lock file can be made there
 
     @property
     def writable(self) -> bool:
@@ -285,15 +302,24 @@ class State:
 
     def _failure(self, error: sqlite3.Error, path: Path) -> StoreError:
         """In the words of the store's other failures, as far as SQLite's tell which it is."""
-        import shutil  # noqa: PLC0415 - see above
-
         if not self.writable:
             return store_error(OSError(errno.EROFS, ""), path, "cannot write")
-        with store_errors(self.folder, "cannot write to"):
-            full = shutil.disk_usage(self.folder).free < _LEAST_SPACE
-        if full:
+        if self._is_full():
             return store_error(OSError(errno.ENOSPC, ""), path, "cannot write")
         return StoreError(f"{path}: {error}", hint="the list of machines is damaged, or another process keeps it")
+
+    def _is_full(self) -> bool:
+        import shutil  # noqa: PLC0415 - see above
+
+        with store_errors(self.folder, "cannot write to"):
+            return shutil.disk_usage(self.folder).free < _LEAST_SPACE
+
+
+def _unchanging(path: Path) -> sqlite3.Connection:
+    """A database that is only read, and that nobody changes meanwhile."""
+    import sqlite3  # noqa: PLC0415 - see above
+
+    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
 
 def _name_taken(name: str) -> ConflictError:
