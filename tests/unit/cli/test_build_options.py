@@ -158,7 +158,7 @@ def test_a_cache_travels_by_the_command_line(command, tmp_path):
     status, _, err = command("--progress=plain", "--cache-from", f"type=local,src={tmp_path}/cache", ".")
     assert status == 0
     assert "[1/1] COPY f /\n#4 CACHED" in err
-    status, _, err = command("--cache-to", "type=inline", ".")
+    status, _, err = command("--cache-to", "type=gha", ".")
     assert (status, "are not supported" in err) == (125, True)
 
 
