@@ -79,6 +79,11 @@ class Case:
     often: bool = False
 
     @property
+    def in_every_run(self) -> bool:
+        """Whether `scripts/test` tries it without `--all`: what boots takes seconds."""
+        return self.often or not self.boots or bool(self.refused)
+
+    @property
     def told(self) -> Told:
         """What the machine has to tell."""
         return Told(refused=True) if self.refused else Told(says=self.says, status=self.status, health=self.health)

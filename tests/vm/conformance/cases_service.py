@@ -70,7 +70,7 @@ STOPSIGNAL = (
         instruction="STOPSIGNAL",
         form="that is none",
         text="FROM busybox\nSTOPSIGNAL SIGNOPE\n",
-        refused="SIGNOPE",
+        refused="Invalid signal: SIGNOPE",
     ),
 )
 
@@ -202,7 +202,12 @@ EXPOSE = (
             "ExposedPorts": {f"{port}": {} for port in "443/tcp 80/tcp 81/tcp 82/tcp 53/udp 7000/udp 7001/udp".split()}
         },
     ),
-    Case(instruction="EXPOSE", form="that is no port", text="FROM busybox\nEXPOSE 70000\n", refused="70000"),
+    Case(
+        instruction="EXPOSE",
+        form="that is no port",
+        text="FROM busybox\nEXPOSE 70000\n",
+        refused="invalid containerPort: 70000",
+    ),
 )
 
 LABEL = (
@@ -252,14 +257,14 @@ TEXT = (
         form="that is no such character",
         base="",
         text="# escape=x\nFROM scratch\nCOPY data /\n",
-        refused="escape",
+        refused="invalid escape token",
     ),
     Case(
         instruction="# check",
         form="error=true makes errors of warnings",
         base="",
         text="# check=error=true\nfrom scratch\nCOPY data/a /a\nMAINTAINER me\n",
-        refused="MaintainerDeprecated|lint",
+        refused="lint violation found for rules: .*MaintainerDeprecated",
         since=8,
     ),
     Case(

@@ -38,13 +38,13 @@ def render() -> str:
 
 
 def _row(name: str, case: Case) -> str:
-    shown = f"**{name}**" if case.often else name
+    shown = f"**{name}**" if case.in_every_run else name
     return f"| {shown} | {_cell(case.form)} | {_docker(case)} | {_firekiln(case)} |\n"
 
 
 def _firekiln(case: Case) -> str:
     if case.refused:
-        return "refused"
+        return f"refused: {_code(case.refused)}"
     found = [_told(case.told)] if case.boots else []
     found += [f"`inspect` shows {key}" for key in case.config]
     found += [f"`image inspect` shows {key}" for key in case.image]
@@ -54,7 +54,7 @@ def _firekiln(case: Case) -> str:
 def _docker(case: Case) -> str:
     words = []
     if case.unasked:
-        words.append(f"not asked: {case.unasked}")
+        words.append(f"not asked: {_cell(case.unasked)}")
     elif case.docker:
         words.append(_told(case.docker))
     elif case.since:
@@ -64,16 +64,21 @@ def _docker(case: Case) -> str:
     if case.recorded:
         words.append("same in 1.26")
     if case.note:
-        words.append(case.note)
-    return _cell("; ".join(words))
+        words.append(_cell(case.note))
+    return "; ".join(words)
 
 
 def _told(told: Told) -> str:
     if told.refused:
         return "refused"
-    says = f"says `{_cell(told.says.rstrip().replace(chr(10), ' ⏎ '))}`" if told.says else ""
+    says = f"says {_code(told.says.rstrip().replace(chr(10), ' ⏎ '))}" if told.says else ""
     ends = f"ends with {told.status}" if told.status or not told.says else ""
     return ", ".join(filter(None, (told.health, says, ends)))
+
+
+def _code(text: str) -> str:
+    """Code in a cell, where only the bar has to be escaped."""
+    return f"`{text.replace('|', chr(92) + '|')}`"
 
 
 def _cell(text: str) -> str:

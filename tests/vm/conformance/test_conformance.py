@@ -33,12 +33,9 @@ FRONTENDS = {20: 2, 23: 4, 24: 5, 25: 6, 27: 8, 28: 14, 29: 19}
 """Of Docker Engines by major version: the minor version of the `docker/dockerfile` 1 that they have built in."""
 
 
-def parametrised(*marks, often=True):
-    """All cases. Those that are tried often bear no mark, where that may be."""
-    return [
-        pytest.param(case, id=f"{name} {case.form}", marks=[] if often and case.often else list(marks))
-        for name, case in CASES.items()
-    ]
+def parametrised(marks):
+    """All cases, each with the marks that `marks` gives it."""
+    return [pytest.param(case, id=f"{name} {case.form}", marks=marks(case)) for name, case in CASES.items()]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +111,7 @@ def places(request, context):
     return {**found, "DIGEST": hashlib.sha256((context / "data/a").read_bytes()).hexdigest()}
 
 
-@pytest.mark.parametrize("case", parametrised(pytest.mark.slow))
+@pytest.mark.parametrize("case", parametrised(lambda case: [] if case.in_every_run else [pytest.mark.slow]))
 def test_the_machine_does_what_the_instruction_says(case, store, context, places, tmp_path):
     engine = Engine(argv=tuple(argv(store)), ours=True)
     trial = Trial(engine=engine, case=case, context=own_context(case, context, tmp_path), places=places)
@@ -145,7 +142,7 @@ def docker(tmp_path_factory):
         yield Docker(engine, version, frontend)
 
 
-@pytest.mark.parametrize("case", parametrised(*needs_dockerd, pytest.mark.slow, often=False))
+@pytest.mark.parametrize("case", parametrised(lambda _: [*needs_dockerd, pytest.mark.slow]))
 def test_docker_does_what_the_table_says(case, context, places, tmp_path, docker):
     if case.unasked:
         pytest.skip(case.unasked)
