@@ -29,6 +29,8 @@ from cases import CASES
 from page import PAGE, render
 from trial import Engine, Trial, own_context
 
+pytestmark = pytest.mark.timeout(1800)  # a busy host without KVM takes its time
+
 FRONTENDS = {20: 2, 23: 4, 24: 5, 25: 6, 27: 8, 28: 14, 29: 19}
 """Of Docker Engines by major version: the minor version of the `docker/dockerfile` 1 that they have built in."""
 

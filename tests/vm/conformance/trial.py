@@ -16,8 +16,8 @@ from typing import Any
 
 from case import PARENT, Case, Told
 
-SECONDS = 120
-"""Within which a command ends, a machine says "ready", and a health becomes what it has to."""
+SECONDS = 600
+"""Within which a command ends, a machine says "ready", and a health becomes what it has to: no promise of ours."""
 _PAUSE = 0.05
 
 
