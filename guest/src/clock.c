@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "file.h"
 #include "log.h"
 
 long long clock_ms(void)
@@ -35,4 +37,12 @@ void clock_set(long long realtime_ns)
 
 	if (clock_settime(CLOCK_REALTIME, &now))
 		log_line(LOG_LEVEL_WARNING, "the clock could not be set: %s", strerror(errno));
+}
+
+bool clock_has_timer(void)
+{
+	static const char device[] = "/sys/devices/system/clockevents/clockevent0/current_device";
+	char name[64];
+
+	return file_read_some(device, name, sizeof name) > 0 || access(device, R_OK);
 }

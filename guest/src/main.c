@@ -120,6 +120,9 @@ static int begin_layered(struct failure *failure)
 	channel_flush(&channel);
 	if (machine.steps)
 		return 0;
+	if (!refused && !clock_has_timer())
+		return fail(failure, "timer", 0, "the kernel found no timer: it got too little of the host's processor "
+						 "as it started");
 	if (refused || mounts_root(&machine, failure))
 		return -1;
 	channel_attach(&channel); /* the host answers while we go on */
