@@ -170,6 +170,13 @@ def test_an_own_recipe_names_an_archive_and_its_digest(mirror, tmp_path):
     assert create_base("own", store=tmp_path / "store").image.config.cmd == ("/bin/echo", "own")
 
 
+def test_a_file_that_is_no_archive_is_no_base(mirror, tmp_path):
+    (mirror / ARCHIVE).write_bytes(b"hello")
+    own_recipe(tmp_path, f'sha256 = "{hashlib.sha256(b"hello").hexdigest()}"')
+    with pytest.raises(BuildError, match=f"{ARCHIVE}: this is no archive"):
+        create_base("own", store=tmp_path / "store")
+
+
 def test_an_own_recipe_with_another_digest_makes_nothing(mirror, tmp_path):
     own_recipe(tmp_path, f'sha256 = "{"0" * 64}"')
     with pytest.raises(BuildError, match="digest mismatch"):

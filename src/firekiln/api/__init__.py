@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from firekiln.api.archives import ArchiveFormat, import_image, load, load_into_engine, save
     from firekiln.api.bases import create_base
-    from firekiln.api.boms import listed, sbom, sbom_statement
+    from firekiln.api.boms import installed_packages, sbom, sbom_statement
     from firekiln.api.builds import Isolation, StageEngine, base_configs, build, check
     from firekiln.api.exports import export
     from firekiln.api.host import HostReport, examine_host
@@ -41,7 +41,7 @@ __all__ = [
     "examine_host",
     "export",
     "import_image",
-    "listed",
+    "installed_packages",
     "load",
     "load_into_engine",
     "login",
@@ -58,7 +58,7 @@ __all__ = [
 _HOMES = {
     "archives": ("ArchiveFormat", "import_image", "load", "load_into_engine", "save"),
     "bases": ("create_base",),
-    "boms": ("listed", "sbom", "sbom_statement"),
+    "boms": ("installed_packages", "sbom", "sbom_statement"),
     "builds": ("Isolation", "StageEngine", "base_configs", "build", "check"),
     "exports": ("export",),
     "host": ("HostReport", "examine_host"),

@@ -29,10 +29,10 @@ def sbom(
     """
     from firekiln.build.sbom.document import encoded  # noqa: PLC0415 - who builds lists nothing
 
-    return encoded(listed(image, platform=platform, store=store), form)
+    return encoded(installed_packages(image, platform=platform, store=store), form)
 
 
-def listed(image: str, *, platform: str | None = None, store: Store | str | Path | None = None) -> Subject:
+def installed_packages(image: str, *, platform: str | None = None, store: Store | str | Path | None = None) -> Subject:
     """What `sbom` makes a document of: the image's packages, and what could not be read. As `sbom`."""
     from firekiln.build.sbom import scan  # noqa: PLC0415 - who builds lists nothing
     from firekiln.build.sbom.document import Subject  # noqa: PLC0415 - ditto

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from firekiln.build.aptsystem import Archive, finish, mmdebstrap_argv, public_archive, sources
-from firekiln.build.ops.archive import open_archive
-from firekiln.build.ops.unpack import unpack
-from firekiln.build.ops.upper import Made, Overlay
+from firekiln.build.ops.unpack import unpacked_file
 from firekiln.build.recipes import Distribution, Mmdebstrap, Recipe
 from firekiln.errors import BuildError, MissingProgramError
-from firekiln.rootfs.tree import Directory, Extent, File, Meta, PathSource, Tree
+from firekiln.rootfs.tree import Tree
 from firekiln.sandbox.confine import confined
 from firekiln.sandbox.idmap import IdMap
 from firekiln.values import dataclass
@@ -67,6 +65,8 @@ def host_archive(distribution: Distribution, method: Mmdebstrap, architecture: s
         )
     public = public_archive(method, architecture)
     known = dict(reversed(_host_repositories(method.origin))) if method.origin else {}
+    if public.mirror != method.mirror:
+        known = {}  # the host's mirror has the host's architecture
     mirror = os.environ.get(distribution.variable) or known.get(method.origin) or public.mirror
     security = known.get(method.security_label) or public.security
     return Archive(mirror=mirror.rstrip("/"), security=security, keyring=keyring)
@@ -86,21 +86,11 @@ def installed(
         recipe, system.method, system.architecture, spool, apt_options=_apt_options(), sysfs=ids is None
     )
     _run(confined(argv, ids), sources(recipe, system.method, archive), folder, date, progress)
-    tree = unpacked(spool)
+    tree = unpacked_file(spool, folder)
+    if tree is None:
+        raise BuildError("mmdebstrap made no archive")
     finish(tree, recipe, system.method, system.architecture, epoch=date)
     return tree, date
-
-
-def unpacked(spool: Path) -> Tree:
-    """What an archive of a root file system holds. BuildError where it is none."""
-    size = spool.stat().st_size
-    file = File(meta=Meta(mode=0o600), size=size, extents=(Extent(0, size, PathSource(str(spool)), 0),))
-    archive = open_archive(file, None)
-    if archive is None:
-        raise BuildError("mmdebstrap made no archive")
-    overlay = Overlay(Directory(meta=Meta(mode=0o755)))
-    unpack(archive, overlay, b"", Made(mode=0o755, owner=None, mtime_ns=0))
-    return overlay.diff()
 
 
 def _host_repositories(origin: str) -> list[tuple[str, str]]:
@@ -121,7 +111,7 @@ def _apt_options() -> list[str]:
 def _release_date(system: System, folder: Path) -> int:
     """Seconds: when the release was last made (a point release; not every security fix)."""
     target = folder / "InRelease"
-    suite = system.method.suites[0].replace("{release}", system.recipe.release) if system.method.suites else ""
+    suite = system.method.suites[0].replace("{release}", system.recipe.release)
     url = f"{system.archive.mirror}/dists/{suite}/InRelease"
     # apt's own fetcher knows the host's proxies. Only the date is read of what it brings: mmdebstrap checks signatures.
     _output([_APT_HELPER, "-qq", "download-file", url, str(target)])

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 
 from firekiln.build.fetch import fetch
 from firekiln.build.graph import HttpSource
-from firekiln.build.mmdebstrap import unpacked
+from firekiln.build.ops.unpack import unpacked_file
 from firekiln.build.recipes import Recipe, RootArchive
 from firekiln.errors import BuildError, MissingProgramError
 from firekiln.rootfs import erofs
@@ -45,7 +45,9 @@ def fetched(
     if method.keyring:
         _check_signature(url, method, spool, folder)
     with ExitStack() as held:
-        tree = unpacked(spool)
+        tree = unpacked_file(spool, folder)
+        if tree is None:
+            raise BuildError(f"{url}: this is no archive")
         if recipe.init:
             tree = held.enter_context(_with_init(tree, recipe, method, folder, progress))
         yield tree, file.meta.mtime_ns // 10**9

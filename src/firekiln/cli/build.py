@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, TypedDict, Unpack
 
@@ -36,10 +37,9 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's. A value of --sbom's may follow it as a word of its own, as docker's has to."""
-        following = [*args[1:], ""]
         words = [
             word if word == "--sbom" and _SBOM.fullmatch(after) else _ALONE.get(word, word)
-            for word, after in zip(args, following, strict=True)
+            for word, after in pairwise([*args, ""])
         ]
         return super().parse_args(ctx, words)
 

@@ -41,7 +41,7 @@ def sbom(
     """
     if form == "table" and output is not None:
         raise UsageError("--output: a table is for people", hint="--format spdx-json or cyclonedx-json")
-    found = api.listed(image, platform=platform, store=obj["root"])
+    found = api.installed_packages(image, platform=platform, store=obj["root"])
     for line in found.inventory.unread:
         click.echo(f"firekiln: warning: {line}", err=True)
     if form == "table":

@@ -151,6 +151,14 @@ def test_buildkits_variable_chooses_the_progress_that_auto_means(command):
     assert command(".", BUILDKIT_PROGRESS="quiet")[2] == ""
 
 
+def test_options_that_may_stand_alone_take_no_word_but_their_own(command):
+    assert command("-q", "--sbom", ".")[0] == 0
+    assert command("-q", "--sbom", "false", "--pull", ".")[0] == 0
+    for words in ([], ["--sbom"], ["--sbom", "true"]):
+        status, _, err = command(*words)
+        assert (status, "requires 1 argument" in err) == (125, True)
+
+
 def test_a_cache_travels_by_the_command_line(command, tmp_path):
     exported = ["--cache-to", f"type=local,dest={tmp_path}/cache,mode=max"]
     assert command("-q", *exported, ".")[0] == 0

@@ -244,6 +244,7 @@ def test_a_user_s_recipe_goes_before_ours_for_the_tags_that_it_has(folder_of_rec
         (('["curl"]', '"curl"'), "mmdebstrap.include: must be a list of texts"),
         (('["curl"]', '["--hook-dir=/x"]'), 'mmdebstrap.include: "--hook-dir=/x" is no plain word'),
         (("http://mirror", "file://mirror"), "is no http or https address"),
+        (('suites = ["{release}"]', "suites = []"), "mmdebstrap.suites: is empty"),
         (('"/k.gpg"', '"k.gpg"'), 'mmdebstrap.keyrings: "k.gpg" is no absolute path'),
         (('"1" =', '"1*" = "b**" #'), '"1*" is no tag, or its release has more stars'),
         (("[tags]", "[tags"), "Expected ']' at the end of a table declaration"),

@@ -11,14 +11,26 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
-from firekiln.build.ops.archive import Archive, Entry, entries
+from firekiln.build.ops.archive import Archive, Entry, entries, open_archive
 from firekiln.build.ops.owner import Ids
 from firekiln.build.ops.upper import Made, Overlay, Upper, shown
 from firekiln.errors import BuildError
 from firekiln.rootfs import lookup
-from firekiln.rootfs.tree import Device, Fifo, File, Meta, Socket, Symlink
+from firekiln.rootfs.tree import (
+    Device,
+    Directory,
+    Extent,
+    Fifo,
+    File,
+    Meta,
+    PathSource,
+    Socket,
+    Symlink,
+    Tree,
+)
 
 _Leaf: TypeAlias = File | Symlink | Device | Fifo | Socket
 
@@ -32,6 +44,22 @@ def unpack(archive: Archive, overlay: Overlay, path: bytes, made: Made) -> None:
     unpacker = _Unpacker(overlay, path, made)
     for entry in entries(archive):
         unpacker.add(entry)
+
+
+def unpacked_file(path: Path, folder: Path) -> Tree | None:
+    """What an archive of a root file system, a file of the host, holds; None where it is no archive.
+
+    Its members' content stays in the file, or in an unnamed one in `folder` where the archive is compressed. BuildError
+    as `unpack`.
+    """
+    size = path.stat().st_size
+    file = File(meta=Meta(mode=0o600), size=size, extents=(Extent(0, size, PathSource(str(path)), 0),))
+    archive = open_archive(file, folder)
+    if archive is None:
+        return None
+    overlay = Overlay(Directory(meta=Meta(mode=0o755)))
+    unpack(archive, overlay, b"", Made(mode=0o755, owner=None, mtime_ns=0))
+    return overlay.diff()
 
 
 class _Unpacker:

@@ -119,7 +119,7 @@ def _mmdebstrap(table: _Table) -> Mmdebstrap:
         security=table.take("security", _address, ""),
         security_label=table.take("security-label", _text, ""),
         ports=table.take("ports", _address, ""),
-        suites=table.take("suites", _words, ("{release}", "{release}-updates")),
+        suites=table.take("suites", _some_words, ("{release}", "{release}-updates")),
         security_suites=table.take("security-suites", _words, ("{release}-security",)),
         components=table.take("components", _words, ("main",)),
         variant=table.take("variant", _word, "minbase"),
@@ -185,6 +185,13 @@ def _word(value: Any) -> str:
 
 def _words(value: Any) -> tuple[str, ...]:
     return tuple(map(_word, _texts(value)))
+
+
+def _some_words(value: Any) -> tuple[str, ...]:
+    found = _words(value)
+    if not found:
+        raise ValueError("is empty")
+    return found
 
 
 def _flag(value: Any) -> bool:
