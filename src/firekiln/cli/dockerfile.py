@@ -169,7 +169,7 @@ def _print_outline(found: Outline) -> None:
     for number, (heading, rows) in enumerate(shown):
         if number:
             click.echo()
-        print_table(heading, [[_shown(cell) for cell in row] for row in rows])
+        print_table(heading, [[_shown(cell) for cell in row] for row in rows], least=0)  # as BuildKit's are
 
 
 def _yes(flag: bool) -> str:
