@@ -16,7 +16,7 @@ BEATING = ("sh", "-c", "trap 'exit 3' TERM; n=0; while :; do n=$((n+1)); echo be
 CHECK = {"test": ("CMD-SHELL", "test ! -e /sick && echo fine"), "interval": 300_000_000, "retries": 1}
 
 
-def wait_for(condition, seconds=40):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -213,7 +213,7 @@ def test_retries_count_on_through_a_boot_of_the_machine(boot, firekiln):
     made = boot("sh", "-c", script, restart=Restart(policy="on-failure", retries=3))
     wait_for(lambda: output(made) == "run\nrun\n" and made.record.status == "running")
     os.kill(made.record.pid, 9)
-    assert made.wait(120) == 5
+    assert made.wait(240) == 5
     assert output(made) == 4 * "run\n"
     assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"3\n"
 
