@@ -17,7 +17,6 @@ from typing import Final
 from firekiln.errors import MachineError, UsageError
 from firekiln.machine.created import Created
 from firekiln.machine.guest.binary import pid1_path
-from firekiln.machine.kernel.select import machine_kernel
 from firekiln.machine.options import RunOptions
 from firekiln.machine.snapshot.clone import CloneOptions, clone
 from firekiln.machine.snapshot.environment import environment_of
@@ -73,6 +72,8 @@ def warm(store: Store, options: RunOptions, *, progress: Callable[[str], None] =
 
 def warm_key(store: Store, options: RunOptions, progress: Callable[[str], None]) -> str:
     """What all machines have in common that may be clones of one."""
+    from firekiln.machine.kernel.select import machine_kernel  # noqa: PLC0415 - `--snapshot` needs none of it
+
     image = store.images.get(options.image, options.platform)
     kernel = machine_kernel(store, options.kernel, image.image.platform.architecture, progress)
     environment = environment_of(store, kernel.image, kernel.digest, kernel.architecture)
