@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """How long a machine takes from `firekiln run` to its first byte, with each kind of kernel that the store has.
 
-usage: .venv/bin/python benchmarks/boot.py [--rounds N] [--image hello] [--port 8080]
+usage: .venv/bin/python benchmarks/boot.py [--rounds N] [--image hello] [--port 8080] [--without systemd,many]
 
 The image must serve HTTP on the port; `hello` is built from examples/hello where the store lacks it. Debian's kernel is
 fetched where it is absent; ours is measured where `firekiln kernel build` has been run. The kernels take turns, so that
-whatever else the host does meets both. Prints medians (and the fastest) in milliseconds as a Markdown table.
+whatever else the host does meets both; with them a QEMU that boots the same application under systemd, from a disk
+that mkfs.ext4 makes (as root; packages are fetched), with our kernel, which needs no initramfs for that. At last ten
+machines of the image run at once (see `many`). Prints medians (and the fastest) in milliseconds as Markdown tables.
 """
 
 import argparse
@@ -23,6 +25,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import many
+import systemd
 
 from firekiln.machine.kernel import Kernel, kernels, pull
 from firekiln.machine.vmm.accel import choose_qemu
@@ -54,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--image", default="hello")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--without", default="", metavar="PARTS", help="systemd, many, or both with a comma")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store.open())
@@ -61,12 +67,40 @@ def main() -> None:
         newest = {kernel.kind: kernel for kernel in reversed(kernels(store.root))}
         stages = [stack.enter_context(stage(store, kernel)) for _, kernel in sorted(newest.items())]
         figures = {kernel: {row: [] for row, _ in ROWS} for kernel in newest}
+        baseline = Baseline(stack, store, options.image, newest, wanted="systemd" not in options.without)
         for number in range(-1, options.rounds):  # the first round fills caches and is not counted
             for item in stages:
                 for row, value in measure(item, options.image, options.port).items():
                     if number >= 0:
                         figures[item.kernel.kind][row].append(value)
-        report(stages, figures, options.rounds)
+            baseline.measure(counts=number >= 0)
+        report(stages, figures, options.rounds, baseline.seconds)
+        if "many" not in options.without:
+            print("\n| ten machines of one image | |\n|---|---|")
+            for title, value in many.measure(stages[-1].root, options.image, command):
+                print(f"| {title} | {value} |")
+
+
+class Baseline:
+    """The same application under systemd, where the store has a kernel that boots it. `seconds` to the first byte."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, store: Store, image: str, known: dict[str, Kernel], *, wanted: bool
+    ) -> None:
+        self.seconds: list[float] = []
+        self._kernel = next((kernel for kernel in known.values() if wanted and systemd.suits(kernel)), None)
+        if self._kernel is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="firekiln-systemd-", dir=store.root))
+            self._disk = systemd.prepare(store, image, Path(folder))
+
+    def measure(self, *, counts: bool) -> None:
+        if self._kernel is None:
+            return
+        port = free_port()
+        with systemd.booted(self._kernel, self._disk, port) as begin:
+            seconds = first_byte(port, begin + 120) - begin
+        if counts:
+            self.seconds.append(seconds)
 
 
 def prepare(store: Store, image: str) -> None:
@@ -138,6 +172,12 @@ def save(item: Stage, image: str, guest_port: int) -> None:
             time.sleep(INTERVAL)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def epoch(moment: float) -> float:
     return moment + time.time() - time.monotonic()
 
@@ -184,7 +224,7 @@ def firekiln(root: Path, *words: str) -> None:
     subprocess.run(command(root, *words), stdout=subprocess.DEVNULL, check=True)
 
 
-def report(stages: list[Stage], figures: dict[str, dict[str, list[float]]], rounds: int) -> None:
+def report(stages: list[Stage], figures: dict[str, dict[str, list[float]]], rounds: int, baseline: list[float]) -> None:
     def cell(values: list[float]) -> str:
         return f"{statistics.median(values) * 1000:.0f} ({min(values) * 1000:.0f})"
 
@@ -193,6 +233,15 @@ def report(stages: list[Stage], figures: dict[str, dict[str, list[float]]], roun
     print("|---" * (len(stages) + 1) + "|")
     for row, title in ROWS:
         print(f"| {title} | " + " | ".join(cell(figures[item.kernel.kind][row]) for item in stages) + " |")
+    if baseline:
+        kinds = [item.kernel.kind for item in stages]
+        print("| QEMU, Debian with systemd, to the first byte | " + " | ".join(
+            cell(baseline) if kind == "own" else "-" for kind in kinds
+        ) + " |")  # fmt: skip
+        times = [statistics.median(baseline) / statistics.median(figures[kind]["byte"]) for kind in kinds]
+        print("| … in units of `run`'s | " + " | ".join(
+            f"{value:.1f}" if kind == "own" else "-" for kind, value in zip(kinds, times, strict=True)
+        ) + " |")  # fmt: skip
 
 
 def accelerator(item: Stage) -> str:

@@ -16,6 +16,7 @@ from firekiln.errors import UsageError
 if TYPE_CHECKING:
     from firekiln.machine.options import RunOptions
     from firekiln.machine.process import Rlimit
+    from firekiln.machine.vmm.spec import DriveLimit
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -72,6 +73,22 @@ _FLAGS: Sequence[tuple[tuple[str, ...], dict[str, Any]]] = (
     (("--log-opt",), {"multiple": True, "metavar": "NAME=VALUE", "help": "max-size (16m) or max-file (3)."}),
     (("--ulimit",), {"multiple": True, "metavar": "NAME=SOFT[:HARD]", "help": "A resource limit."}),
     (("--sysctl",), {"multiple": True, "metavar": "NAME=VALUE", "help": "A parameter of the machine's kernel."}),
+    (
+        ("--device-read-bps",),
+        {"multiple": True, "metavar": "[DEVICE:]SIZE", "help": "Bytes a second that its drives read."},
+    ),
+    (
+        ("--device-write-bps",),
+        {"multiple": True, "metavar": "[DEVICE:]SIZE", "help": "Bytes a second that its drives write."},
+    ),
+    (
+        ("--device-read-iops",),
+        {"multiple": True, "metavar": "[DEVICE:]NUMBER", "help": "Reads a second of its drives."},
+    ),
+    (
+        ("--device-write-iops",),
+        {"multiple": True, "metavar": "[DEVICE:]NUMBER", "help": "Writes a second of its drives."},
+    ),
     (("--shm-size",), {"metavar": "SIZE", "help": "The size of /dev/shm."}),
     (
         ("-v", "--volume"),
@@ -165,6 +182,10 @@ def run_options(
     cpus: str | None,
     disk_size: str | None,
     shm_size: str | None,
+    device_read_bps: Sequence[str],
+    device_write_bps: Sequence[str],
+    device_read_iops: Sequence[str],
+    device_write_iops: Sequence[str],
     workdir: str | None,
     kernel: str | None,
     vmm: Literal["auto", "qemu", "firecracker"],
@@ -212,6 +233,12 @@ def run_options(
         vcpus=parse_cpus(cpus) if cpus else 1,
         disk_size=parse_size(disk_size, "--disk-size") if disk_size else DEFAULT_DISK,
         shm_size=parse_size(shm_size, "--shm-size") if shm_size else 0,
+        drive_limit=parse_drive_limit(
+            read_bps=device_read_bps,
+            write_bps=device_write_bps,
+            read_iops=device_read_iops,
+            write_iops=device_write_iops,
+        ),
         working_dir=workdir,
         kernel=Path(kernel) if kernel else None,
         vmm=vmm,
@@ -327,6 +354,32 @@ def parse_size(text: str, option: str) -> int:
     if not found:
         raise UsageError(f"{option} {text}: not a size", hint="write it like 512m or 2g")
     return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def parse_drive_limit(**given: Sequence[str]) -> DriveLimit | None:
+    """What `--device-read-bps` and its like say, by the names of DriveLimit; None: nothing. UsageError.
+
+    Docker names a disk of the host. A machine's drives are files, wherever they lie: all are limited together, and of
+    several words the last holds.
+    """
+    limits = {name: _rate(words[-1], f"--device-{name.replace('_', '-')}") for name, words in given.items() if words}
+    if not limits:
+        return None
+    from firekiln.machine.vmm.spec import DriveLimit  # noqa: PLC0415 - imported when used
+
+    return DriveLimit(**limits)
+
+
+def _rate(text: str, option: str) -> int:
+    device, colon, amount = text.rpartition(":")
+    if colon and not device.startswith("/dev/"):
+        raise UsageError(
+            f"{option} {text}: bad format for device path", hint="write 1mb, or /dev/sda:1mb as for Docker"
+        )
+    rate = parse_size(amount, option) if option.endswith("bps") else int(amount) if amount.isdecimal() else 0
+    if rate < 1:
+        raise UsageError(f"{option} {text}: a positive number is needed")
+    return rate
 
 
 def parse_cpus(text: str) -> int:

@@ -29,7 +29,7 @@ _MEMORY: Final = (
     "a machine has its memory to itself, and swaps to no disk of the host",
     "-m SIZE says how much that is",
 )
-_DISK: Final = ("the speed of a machine's disks is not limited", "--disk-size says how large the writable one is")
+_DISK: Final = ("the drives of a machine have no weight", "--device-read-bps and its like limit their speed")
 _OOM: Final = (
     "in a machine its own kernel decides what to kill when memory is short",
     "-m SIZE; echo NUMBER >/proc/PID/oom_score_adj in the machine",
@@ -96,10 +96,6 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "--blkio-weight": _DISK,
     "--blkio-weight-device": _DISK,
-    "--device-read-bps": _DISK,
-    "--device-read-iops": _DISK,
-    "--device-write-bps": _DISK,
-    "--device-write-iops": _DISK,
     "--disable-content-trust": (
         "Docker's content trust is not supported: what is pulled is what its digest says",
         "name the image by its digest, NAME@sha256:…",

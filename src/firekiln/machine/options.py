@@ -12,7 +12,7 @@ from firekiln.errors import UsageError
 from firekiln.machine.guest.contract import Interface, Mount, Network, Restart, TmpfsMount
 from firekiln.machine.network.request import NetworkRequest
 from firekiln.machine.process import DEFAULT_STOP_TIMEOUT_MS, Overrides, Process, Rlimit, Terminal
-from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, Nic, VmmName
+from firekiln.machine.vmm.spec import DEFAULT_DISK, DEFAULT_MEMORY, DriveLimit, Nic, VmmName
 from firekiln.oci.config import Healthcheck, ImageConfig
 from firekiln.oci.platform import Platform
 from firekiln.values import dataclass
@@ -70,6 +70,7 @@ class RunOptions:
     vcpus: int = 1
     disk_size: int = DEFAULT_DISK
     shm_size: int = 0
+    drive_limit: DriveLimit | None = None
     log_driver: str = ""
     log_options: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)

@@ -198,6 +198,7 @@ def _spec(
         vcpus=options.vcpus,
         memory=options.memory,
         nics=nics,
+        drive_limit=options.drive_limit,
     )
 
 

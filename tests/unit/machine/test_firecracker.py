@@ -23,7 +23,7 @@ from firekiln.machine.vmm.firecracker.configuration import (
 from firekiln.machine.vmm.firecracker.devices import Balloon, Devices, RateLimit, Tap, TokenBucket
 from firekiln.machine.vmm.firecracker.snapshot import Snapshot, load, save
 from firekiln.machine.vmm.firecracker.version import is_safe, parse_version
-from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, PublishedPort, SharedFolder, Nic
+from firekiln.machine.vmm.spec import GIB, BlockDevice, DriveLimit, MachineSpec, Nic, PublishedPort, SharedFolder
 
 LIMIT = RateLimit(bandwidth=TokenBucket(size=10 << 20, burst=1 << 20), operations=TokenBucket(size=1000, refill_ms=100))
 TAP = Tap(name="fk-0123456789ab", mac="52:54:00:01:02:03")
@@ -55,7 +55,13 @@ DEVICES = [
         (None, LIMIT, RateLimit(bandwidth=TokenBucket(size=1))),
     )
 ]
-SPECS = [spec(), spec(drives=()), spec(vcpus=32, memory=4 * GIB, architecture="arm64", command_line=("a=b", "c"))]
+LIMITED = DriveLimit(read_bps=1 << 20, write_bps=1 << 20, read_iops=50, write_iops=50)
+SPECS = [
+    spec(),
+    spec(drive_limit=LIMITED),
+    spec(drives=()),
+    spec(vcpus=32, memory=4 * GIB, architecture="arm64", command_line=("a=b", "c")),
+]
 
 
 @pytest.mark.parametrize("made", SPECS)
@@ -116,6 +122,8 @@ def test_firecracker_refuses_what_it_has_no_device_for():
     sharing = spec(shares=(SharedFolder(tag="t", path=Path("/src"), readonly=True),))
     with pytest.raises(UsageError, match="shares no folders of the host: /src"):
         configuration(sharing, Devices(), vsock="v")
+    with pytest.raises(UsageError, match="reads and writes together"):
+        configuration(spec(drive_limit=DriveLimit(read_bps=1)), Devices(), vsock="v")
     with pytest.raises(UsageError, match="33 processors"):
         configuration(spec(vcpus=33), Devices(), vsock="v")
     for name in ("", "sixteen-letters-", "a/b", "a b", ".."):

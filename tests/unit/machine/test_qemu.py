@@ -7,7 +7,7 @@ import pytest
 from firekiln.errors import MachineError
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.vmm.qemu import kernel_command_line, qemu_argv
-from firekiln.machine.vmm.spec import GIB, BlockDevice, MachineSpec, Nic, PublishedPort
+from firekiln.machine.vmm.spec import GIB, BlockDevice, DriveLimit, MachineSpec, Nic, PublishedPort
 from firekiln.machine.vmm.tsc import host_tsc_khz
 
 
@@ -50,7 +50,17 @@ def test_layers_cannot_be_written_and_a_comma_in_a_path_does_no_harm():
     layer, scratch = (json.loads(text) for text in values(argv(spec()), "-blockdev"))
     assert (layer["read-only"], layer["file"]["filename"]) == (True, "/blobs/with,comma")
     assert (scratch["read-only"], scratch["discard"]) == (False, "unmap")
-    assert "virtio-blk-device,drive=layer0,serial=layer0" in values(argv(spec()), "-device")
+    assert "virtio-blk-device,drive=layer0,serial=layer0,rerror=report,werror=report" in values(argv(spec()), "-device")
+
+
+def test_all_drives_of_a_machine_share_one_limit():
+    words = argv(spec(drive_limit=DriveLimit(read_bps=1 << 20, write_iops=100)))
+    (limit,) = (json.loads(text) for text in values(words, "-object"))
+    assert limit["qom-type"] == "throttle-group"
+    assert limit["limits"] == {"bps-read": 1 << 20, "iops-write": 100}
+    for node in map(json.loads, values(words, "-blockdev")):
+        assert (node["driver"], node["throttle-group"], node["file"]["driver"]) == ("throttle", limit["id"], "raw")
+        assert node["read-only"] is node["file"]["read-only"]
 
 
 def test_published_ports_are_forwarded_to_the_guests_address():
@@ -122,7 +132,11 @@ def test_another_architecture_is_refused():
 
 def test_settings_survive_being_kept():
     settings = Settings(
-        spec=spec(command_line=("a=b",)), kernel_digest="sha256:00", stop_signal=15, stop_timeout=2.5, auto_remove=True
+        spec=spec(command_line=("a=b",), drive_limit=DriveLimit(read_bps=1, write_iops=2)),
+        kernel_digest="sha256:00",
+        stop_signal=15,
+        stop_timeout=2.5,
+        auto_remove=True,
     )
     assert Settings.decode(settings.encode()) == settings
     alone = Settings(spec=spec(nics=()), kernel_digest="", stop_signal=9, stop_timeout=-1)

@@ -2,10 +2,11 @@ import pytest
 from click.testing import CliRunner
 
 from firekiln.cli.command import cli
-from firekiln.cli.flags import from_host, parse_cpus, parse_pairs, parse_size, read_env_file
+from firekiln.cli.flags import from_host, parse_cpus, parse_drive_limit, parse_pairs, parse_size, read_env_file
 from firekiln.cli.refusals import REFUSED
 from firekiln.cli.table import human_duration
 from firekiln.errors import FirekilnError, UsageError
+from firekiln.machine.vmm.spec import DriveLimit
 
 
 def invoke(tmp_path, *args):
@@ -119,3 +120,17 @@ def test_a_machine_that_is_not_there_is_named(tmp_path, verb):
 )
 def test_durations_are_dockers(seconds, words):
     assert human_duration(seconds) == words
+
+
+def test_limits_of_drives_are_dockers_words_with_or_without_its_device():
+    made = parse_drive_limit(
+        read_bps=["/dev/sda:2mb", "1mb"], write_bps=["/dev/sda:512k"], read_iops=[], write_iops=["100"]
+    )
+    assert made == DriveLimit(read_bps=1 << 20, write_bps=512 << 10, write_iops=100)
+    assert parse_drive_limit(read_bps=[], write_bps=[], read_iops=[], write_iops=[]) is None
+
+
+@pytest.mark.parametrize("word", ["sda:1mb", "0", "/dev/sda:", "-1", "/dev/sda:fast"])
+def test_a_limit_that_is_none_is_refused(word):
+    with pytest.raises(UsageError, match="--device-read-bps"):
+        parse_drive_limit(read_bps=[word])

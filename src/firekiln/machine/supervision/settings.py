@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from firekiln.machine.supervision.logconfig import LogConfig
-from firekiln.machine.vmm.spec import BlockDevice, MachineSpec, Nic, PublishedPort, SharedFolder, VmmName
+from firekiln.machine.vmm.spec import BlockDevice, DriveLimit, MachineSpec, Nic, PublishedPort, SharedFolder, VmmName
 from firekiln.machine.volumes.mountpoint import MountPoint
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
@@ -94,6 +94,7 @@ def _spec_json(spec: MachineSpec) -> dict[str, Json]:
         "vcpus": spec.vcpus,
         "memory": spec.memory,
         "nics": [_nic_json(nic) for nic in spec.nics],
+        "drive_limit": _limit_json(spec.drive_limit) if spec.drive_limit else None,
         "shares": [{"tag": s.tag, "path": str(s.path), "readonly": s.readonly} for s in spec.shares],
     }
 
@@ -111,10 +112,15 @@ def _spec(data: dict[str, Any]) -> MachineSpec:
         vcpus=data["vcpus"],
         memory=data["memory"],
         nics=tuple(map(_nic, data["nics"])),
+        drive_limit=DriveLimit(**data["drive_limit"]) if data.get("drive_limit") else None,
         shares=tuple(
             SharedFolder(tag=s["tag"], path=Path(s["path"]), readonly=s["readonly"]) for s in data.get("shares", ())
         ),
     )
+
+
+def _limit_json(limit: DriveLimit) -> dict[str, Json]:
+    return {name: getattr(limit, name) for name in ("read_bps", "write_bps", "read_iops", "write_iops")}
 
 
 def _nic_json(nic: Nic) -> dict[str, Json]:

@@ -22,7 +22,8 @@ from firekiln.machine.network.link import Links
 from firekiln.machine.vmm.backend import Guest, Saved, found_program, program_identity, spawn
 from firekiln.machine.vmm.boards import MICROVM, Board, board_of
 from firekiln.machine.vmm.monitor import Monitor
-from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, MachineSpec, Nic, SharedFolder
+from firekiln.machine.vmm.spec import MIB, Accelerator, BlockDevice, DriveLimit, MachineSpec, Nic, SharedFolder
+from firekiln.oci.config import Json
 from firekiln.store.durable import store_errors
 from firekiln.values import dataclass
 
@@ -36,6 +37,7 @@ GUEST_MODULES = "virtio_mmio virtio_blk virtio_console virtio_net virtio_rng ove
 
 _FAREWELL = 2.0
 
+_LIMIT = "limit"
 _ERRORS = "rerror=report,werror=report"
 """The guest is told of a read or write that fails. Else a full disk of the host would stop the machine, for ever."""
 
@@ -224,7 +226,8 @@ def qemu_argv(
         *(_monitor(monitor_fd) if monitor_fd is not None else ()),
         *(("-incoming", "defer") if restored else ()),
         *("-device", "virtio-rng-device"),
-        *(word for drive in spec.drives for word in _drive(drive)),
+        *(_limit(spec.drive_limit) if spec.drive_limit else ()),
+        *(word for drive in spec.drives for word in _drive(drive, limited=spec.drive_limit is not None)),
         *(word for share in spec.shares for word in _share(share)),
         *(word for number, nic in enumerate(spec.nics) for word in _nic(number, nic, nic_fds[number])),
     ]
@@ -276,17 +279,30 @@ def _channel(fd: int) -> Sequence[str]:
     )
 
 
-def _drive(drive: BlockDevice) -> Sequence[str]:
+def _limit(limit: DriveLimit) -> Sequence[str]:
+    """A group in which what all drives move is counted together (docs/throttle.txt of QEMU)."""
+    limits = {
+        "bps-read": limit.read_bps,
+        "bps-write": limit.write_bps,
+        "iops-read": limit.read_iops,
+        "iops-write": limit.write_iops,
+    }
+    given = {name: value for name, value in limits.items() if value}
+    return ("-object", json.dumps({"qom-type": "throttle-group", "id": _LIMIT, "limits": given}))
+
+
+def _drive(drive: BlockDevice, *, limited: bool) -> Sequence[str]:
     # As JSON, because in QEMU's own syntax a comma in a file name ends it.
-    node = {
-        "node-name": drive.serial,
+    node: dict[str, Json] = {
         "driver": "raw",
         "read-only": drive.readonly,
         "discard": "ignore" if drive.readonly else "unmap",
         "file": {"driver": "file", "filename": str(drive.path)},
     }
+    if limited:
+        node = {"driver": "throttle", "throttle-group": _LIMIT, "read-only": drive.readonly, "file": node}
     return (
-        *("-blockdev", json.dumps(node)),
+        *("-blockdev", json.dumps({"node-name": drive.serial, **node})),
         *("-device", f"virtio-blk-device,drive={drive.serial},serial={drive.serial},{_ERRORS}"),
     )
 

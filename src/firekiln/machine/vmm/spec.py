@@ -33,6 +33,16 @@ class BlockDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriveLimit:
+    """How much all drives of a machine may read and write together: bytes and operations a second; 0: no limit."""
+
+    read_bps: int = 0
+    write_bps: int = 0
+    read_iops: int = 0
+    write_iops: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedFolder:
     """A folder of the host that the guest mounts by `tag` (9p)."""
 
@@ -93,6 +103,7 @@ class MachineSpec:
     memory: int = DEFAULT_MEMORY
     nics: tuple[Nic, ...] = ()
     shares: tuple[SharedFolder, ...] = ()
+    drive_limit: DriveLimit | None = None
 
     @property
     def ports(self) -> tuple[PublishedPort, ...]:

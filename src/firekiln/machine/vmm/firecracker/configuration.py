@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from firekiln.errors import UsageError
-from firekiln.machine.vmm.firecracker.devices import Devices, RateLimit, Tap
-from firekiln.machine.vmm.spec import MIB, BlockDevice, MachineSpec
+from firekiln.machine.vmm.firecracker.devices import Devices, RateLimit, Tap, TokenBucket
+from firekiln.machine.vmm.spec import MIB, BlockDevice, DriveLimit, MachineSpec
 from firekiln.oci.config import Json
 from firekiln.values import dataclass
 
@@ -81,7 +81,10 @@ def configuration(spec: MachineSpec, devices: Devices, *, vsock: str) -> dict[st
             "boot_args": kernel_command_line(spec),
         },
         "machine-config": {"vcpu_count": spec.vcpus, "mem_size_mib": spec.memory // MIB},
-        "drives": [_drive(number, drive, devices.drive_limit) for number, drive in enumerate(spec.drives)],
+        "drives": [
+            _drive(number, drive, devices.drive_limit or drive_limit(spec.drive_limit))
+            for number, drive in enumerate(spec.drives)
+        ],
         "network-interfaces": [tap.to_json(f"eth{number}") for number, tap in enumerate(_taps(spec, devices))],
         "vsock": {"guest_cid": GUEST_CID, "uds_path": vsock},
         "entropy": {} if devices.entropy_limit is None else {"rate_limiter": devices.entropy_limit.to_json()},
@@ -95,6 +98,25 @@ def _taps(spec: MachineSpec, devices: Devices) -> list[Tap]:
     """The interfaces of its networks; `devices.tap`, which has limits perhaps, is the first."""
     taps = [Tap(name=nic.tap, mac=nic.mac) for nic in spec.nics if nic.tap]
     return taps if devices.tap is None else [devices.tap, *taps[1:]]
+
+
+def drive_limit(limit: DriveLimit | None) -> RateLimit | None:
+    """The limit as each drive has it. Firecracker counts reads and writes together, and each drive by itself.
+
+    UsageError where the two differ.
+    """
+    if limit is None:
+        return None
+    for read, write in ((limit.read_bps, limit.write_bps), (limit.read_iops, limit.write_iops)):
+        if read != write:
+            raise UsageError(
+                "Firecracker limits what a drive reads and writes together",
+                hint="give --device-read-… and --device-write-… the same value, or run it by QEMU (--vmm qemu)",
+            )
+    return RateLimit(
+        bandwidth=TokenBucket(size=limit.read_bps) if limit.read_bps else None,
+        operations=TokenBucket(size=limit.read_iops) if limit.read_iops else None,
+    )
 
 
 def requests(made: dict[str, Json]) -> tuple[Request, ...]:
