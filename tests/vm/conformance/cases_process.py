@@ -12,8 +12,11 @@ CMD = (
     Case(
         instruction="CMD",
         form="in exec form, its words untouched",
-        text='FROM busybox\nCMD ["printf", "<%s>", "a b", "$HOME", ""]\n',
-        says="<a b><$HOME><>",
+        text=r"""FROM busybox
+CMD ["printf", "<%s>", "a b", "'\"", "$HOME `id`", "line\nline", "", "\\"]
+""",
+        says="<a b><'\"><$HOME `id`><line\nline><><\\>",
+        often=True,
     ),
     Case(
         instruction="CMD",
@@ -33,6 +36,7 @@ CMD = (
         text='FROM busybox\nCMD ["echo", "cmd"]\n',
         args=("echo", "given"),
         says="given\n",
+        often=True,
     ),
     Case(
         instruction="CMD",
@@ -206,6 +210,7 @@ USER = (
         form="uid:gid",
         text="FROM busybox\nUSER 990:991\n" + WHO,
         says="uid=990 gid=991 groups=991\n/\n/\n",
+        often=True,
     ),
     Case(
         instruction="USER",
@@ -248,6 +253,7 @@ WORKDIR = (
         form="is made where it is absent, relative ones add up",
         text='FROM busybox\nWORKDIR /a\nWORKDIR b\nENV D=c\nWORKDIR $D\nCMD ["pwd"]\n',
         says="/a/b/c\n",
+        often=True,
     ),
     Case(
         instruction="WORKDIR",
@@ -288,6 +294,7 @@ SHELL = (
         form="may be no shell at all",
         text='FROM busybox\nSHELL ["/bin/echo", "said:"]\nENTRYPOINT hello   $HOME\n',
         says="said: hello   $HOME\n",
+        often=True,
     ),
     Case(
         instruction="SHELL",

@@ -78,7 +78,8 @@ def _told(told: Told) -> str:
 
 def _code(text: str) -> str:
     """Code in a cell, where only the bar has to be escaped."""
-    return f"`{text.replace('|', chr(92) + '|')}`"
+    fence = "``" if "`" in text else "`"
+    return fence + text.replace("|", "\\|") + fence
 
 
 def _cell(text: str) -> str:
