@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
-import socketserver
-import threading
 import time
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
 import firekiln as package
 import isolation
+from firekiln.machine.network.networks import Networks
+from firekiln.machine.network.request import NetworkRequest
 from machines import output
 from upstream import online, standins, table
 from upstream.texts import TEXTS, Text, bases, declared
@@ -24,8 +23,6 @@ pytestmark = [
     pytest.mark.skipif(bool(standins.missing()), reason=str(standins.missing())),
 ]
 _PATIENCE = 60  # seconds
-_HOST = "10.0.2.2"
-"""The host's loopback, as a guest sees it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,23 +157,32 @@ def test_upstream_minio_serves_its_volume_on_port_9000(store, images, boot, text
     table.hold(text.path, "What the VM answered", f"{answers}; {end(machine, 'minio')}")
 
 
+@pytest.fixture(scope="module")
+def brokers(store):
+    """A network on which machines reach each other: the host's own ports answer none."""
+    return Networks(store.root).create("brokers", carrier="user")
+
+
 @of("kafka-proxy")
-def test_upstream_kafka_proxy_proxies_a_connection_from_a_privileged_port(store, images, boot, text):
-    with echo_server() as target:
-        mapping = f"{_HOST}:{target},0.0.0.0:92"
-        machine = boot(
-            "server",
-            f"--bootstrap-server-mapping={mapping}",
-            image=images(text),
-            publish=("127.0.0.1:0:92", "127.0.0.1:0:9080"),
-        )
-        ports = published(machine)
-        said = facts(ask(ports["9080/tcp"]))
-        with socket.create_connection(("127.0.0.1", ports["92/tcp"]), timeout=_PATIENCE) as connection:
-            connection.sendall(b"through the machine")
-            connection.shutdown(socket.SHUT_WR)
-            echoed = b"".join(iter(lambda: connection.recv(4096), b""))
-        assert echoed == b"you said: through the machine"
+def test_upstream_kafka_proxy_proxies_a_connection_from_a_privileged_port(images, boot, brokers, text):
+    wanted = (NetworkRequest(name=brokers.name),)
+    answering = ("nc", "-ll", "-p", "7", "-e", "sh", "-c", "printf 'you said: '; exec cat")
+    broker = boot(*answering, networks=wanted)
+    mapping = f"{broker.settings.spec.nics[0].address.ip}:7,0.0.0.0:92"
+    machine = boot(
+        "server",
+        f"--bootstrap-server-mapping={mapping}",
+        image=images(text),
+        publish=("127.0.0.1:0:92", "127.0.0.1:0:9080"),
+        networks=wanted,
+    )
+    ports = published(machine)
+    said = facts(ask(ports["9080/tcp"]))
+    with socket.create_connection(("127.0.0.1", ports["92/tcp"]), timeout=_PATIENCE) as connection:
+        connection.sendall(b"through the machine")
+        connection.shutdown(socket.SHUT_WR)
+        echoed = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert echoed == b"you said: through the machine"
     assert said["arguments"] == f"[/opt/kafka-proxy/bin/kafka-proxy] [server] [--bootstrap-server-mapping={mapping}]"
     if declared(text.file.read_text(), text.build_args, {"PATH": ""}).user:
         assert (said["user"], said["CapEff"]) == ("1000:1000", "0000000000000400")  # cap_net_bind_service alone
@@ -220,31 +226,9 @@ def test_upstream_minio_changes_to_the_user_that_the_environment_names(images, b
     assert facts(ask(published(machine)["9000/tcp"]))["user"] == user
 
 
-class Echo(socketserver.StreamRequestHandler):
-    """Says back what it heard."""
-
-    timeout = _PATIENCE
-
-    def handle(self):
-        self.wfile.write(b"you said: " + self.rfile.read())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["consul/0.X/Dockerfile.head", "kafka-proxy/Dockerfile.head"])
 def test_the_online_form_of_upstream_boots_and_asks(store, images, path):
     text = next(text for text in TEXTS if text.path == path)
     said = online.answer(store, text, images(text))
     assert said in {"/v1/status/leader on 8500: 200; ends with 0", "prints its help and ends with 0"}
-
-
-@contextmanager
-def echo_server():
-    """The port of a server on the loopback."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
