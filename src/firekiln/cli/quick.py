@@ -83,17 +83,24 @@ def _carried_out(folder: str, request: dict[str, Any]) -> int | None:
     from firekiln.machine.supervision.stream import Stream  # noqa: PLC0415 - ditto
 
     machine = _id(folder, request.pop("machine"))
+    runs = False
+
+    def note() -> None:
+        nonlocal runs
+        runs = True
+
     try:
         stream = Stream.open(os.path.join(folder, machine), request) if machine else None  # noqa: PTH118 - as above
         if stream is None:
             return None
         with stream:
-            outcome = converse(
-                stream, Streams(stdin=0 if request["stdin"] else None, stdout=1, stderr=2), signals=PROXIED
-            )
+            streams = Streams(stdin=0 if request["stdin"] else None, stdout=1, stderr=2)
+            outcome = converse(stream, streams, signals=PROXIED, started=note)
     except FirekilnError as error:
-        # The supervisor's own refusal, of a machine that still boots for instance. The rest is the command's.
-        return None if error.exit_status == UsageError.exit_status else _told(error)
+        # The supervisor's own refusal, of a machine that still boots for instance: it came with that status, whereas a
+        # breach of the protocol has it by its kind. The rest is the command's, which must not be carried out twice.
+        refused = vars(error).get("exit_status") == UsageError.exit_status and not runs
+        return None if refused else _told(error)
     if isinstance(outcome, str):
         return None if outcome == "detached" else _told(_lost())
     if outcome.error:

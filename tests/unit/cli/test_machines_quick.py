@@ -1,11 +1,15 @@
 """What `exec` without the rest of the command line understands, and what it leaves to that."""
 
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from firekiln.cli.quick import _request, run_exec
+from firekiln.machine.guest.protocol import Frame, FrameType, control
+from firekiln.machine.supervision.unixsocket import socket_address
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,44 @@ def test_neither_click_nor_pathlib_nor_inspect_is_loaded_before_the_machine_is_a
     )
     argv = [sys.executable, "-c", program, "--root", str(tmp_path), "exec", "box", "true"]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "\n"
+
+
+REFUSAL = control(FrameType.FAILED, message="the machine is still booting", hint=None, status=125).encode()
+ABSENT = control(FrameType.FAILED, message="no such program", hint=None, status=127).encode()
+RUNS = control(FrameType.STARTED).encode()
+NONSENSE = b"\xff" * 8
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (REFUSAL, None),
+        (ABSENT, 127),
+        (RUNS + Frame(FrameType.STDOUT, b"out").encode() + control(FrameType.EXITED, code=3).encode(), 3),
+        (RUNS + NONSENSE, 125),  # what has run must not run again
+        (RUNS, 125),
+        (NONSENSE, 125),
+    ],
+)
+def test_only_what_has_not_begun_is_left_to_the_whole_command_line(tmp_path, capfd, said, status):
+    name = "ab" * 32
+    folder = tmp_path / "machines" / name
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        with socket_address(folder, "control") as address:
+            server.bind(address)
+        server.listen(1)
+
+        def answer():
+            client, _ = server.accept()
+            with client:
+                client.recv(1 << 16)
+                client.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert run_exec(["--root", str(tmp_path), "exec", name, "true"]) == status
+        thread.join()
+    out, error = capfd.readouterr()
+    assert out == ("out" if status == 3 else "")
+    assert bool(error) == (status in (125, 127))
