@@ -56,8 +56,14 @@ DEVICES = [
     )
 ]
 LIMITED = DriveLimit(read_bps=1 << 20, write_bps=1 << 20, read_iops=50, write_iops=50)
+NETWORKED = spec(
+    nics=tuple(
+        Nic(mac=f"52:54:00:01:02:0{n}", network=f"n{n}", tap=f"fk0123456789n{n}", bridge="fkb") for n in range(2)
+    )
+)
 SPECS = [
     spec(),
+    NETWORKED,
     spec(drive_limit=LIMITED),
     spec(drives=()),
     spec(vcpus=32, memory=4 * GIB, architecture="arm64", command_line=("a=b", "c")),
@@ -111,6 +117,16 @@ def test_the_kernels_words_end_the_vmm_and_hide_no_device():
     assert {"reboot=k", "panic=-1", "console=ttyS0", "i8042.noaux", "x=y"} <= set(words)
     assert not {"nomodule", "nomodules", "pci=off", "acpi=off"} & set(words)
     assert not [word for word in kernel_command_line(spec(architecture="arm64")).split() if "i8042" in word]
+
+
+def test_each_network_of_the_kernels_is_an_interface_in_its_place():
+    made = configuration(NETWORKED, Devices(), vsock="v")["network-interfaces"]
+    assert [(item["iface_id"], item["host_dev_name"], item["guest_mac"]) for item in made] == [
+        ("eth0", "fk0123456789n0", "52:54:00:01:02:00"),
+        ("eth1", "fk0123456789n1", "52:54:00:01:02:01"),
+    ]
+    limited = configuration(NETWORKED, Devices(tap=TAP), vsock="v")["network-interfaces"]
+    assert [item["host_dev_name"] for item in limited] == [TAP.name, "fk0123456789n1"]
 
 
 def test_firecracker_refuses_what_it_has_no_device_for():

@@ -277,3 +277,9 @@ def test_of_two_who_race_for_a_port_one_has_it(protocol):
         port = replace(PORT, host_port=other.getsockname()[1], protocol=protocol)
         with pytest.raises(ConflictError, match="port is already allocated"), hold(port):
             pass
+
+
+def test_machines_without_a_network_take_none_of_the_locks(tmp_path):
+    Networks(tmp_path).leave(WEB)
+    Networks(tmp_path).rename(WEB, "web", "shop")
+    assert [*tmp_path.iterdir()] == []
