@@ -144,9 +144,7 @@ def measure(item: Stage, image: str, guest_port: int) -> dict[str, float]:
 @contextlib.contextmanager
 def running(item: Stage, image: str, guest_port: int, *flags: str) -> Iterator[tuple[float, str]]:
     """A machine: the seconds from the command's start to its first byte, and its id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     begin = time.monotonic()
     publish = f"127.0.0.1:{port}:{guest_port}"
     argv = command(item.root, "run", "--detach", "--rm", *flags, "--publish", publish, image)

@@ -7,6 +7,7 @@ import pytest
 
 from firekiln.errors import ConflictError, ContainerNotFoundError, StoreError, UsageError
 from firekiln.machine.names import random_id, random_name
+from firekiln.machine.supervision import lastword
 from firekiln.machine.supervision.state import Record, State
 
 
@@ -103,6 +104,21 @@ def test_a_running_machine_whose_supervisor_was_killed_is_put_down_as_ended(stat
     ended = state.get("web")
     assert (ended.status, ended.exit_status, ended.pid) == ("exited", 137, 0)
     assert "supervisor was killed" in ended.error
+
+
+def test_an_end_that_the_database_could_not_be_told_is_not_lost(state):
+    made, lock = state.create(record("web"))
+    folder = state.folder_of(made.id)
+    lastword.reserve(folder)
+    size = (folder / lastword.NAME).stat().st_size
+    state.update(made.id, status="running", pid=1)
+    lastword.leave(folder, {"status": "exited", "exit_status": 3, "error": "e" * 9000, "finished_ns": 5, "pid": 0})
+    lock.release()
+    found = state.get("web")
+    assert (found.status, found.exit_status, found.finished_ns, found.error) == ("exited", 3, 5, "e" * 1024)
+    assert (folder / lastword.NAME).stat().st_size == size  # no byte more: there may be no room
+    lastword.reserve(folder)
+    assert lastword.found(folder) is None
 
 
 def test_the_lock_passes_to_a_child_that_inherits_it(state):

@@ -170,3 +170,36 @@ def test_the_log_has_all_and_a_stop_waits_for_the_end(boot, tmp_path):
     assert wait() == End(status=3)
     assert stopped == [{"signal": 15, "timeout_ms": 2000}]
     assert [line.text for line in read_log(tmp_path)] == ["one\n", "two"]
+
+
+def test_a_guest_that_hangs_is_reported_silent_and_does_not_outlive_a_kill(boot, tmp_path, monkeypatch):
+    def guest(channel):
+        start(channel)
+        while channel.recv(1 << 16):  # and says nothing more
+            pass
+
+    monkeypatch.setattr(Settings, "health_limit", (0.1, 1))
+    started, silent = threading.Event(), threading.Event()
+    wait = boot(guest, started=lambda *_: started.set(), silent=silent.set)
+    assert started.wait(10)
+    assert silent.wait(10)
+    assert control.ask(tmp_path, {"do": "signal", "number": 9}, timeout=10) == {}
+    assert wait() == End(status=137)
+
+
+def test_a_paused_machine_refuses_at_once_and_goes_on(boot, tmp_path):
+    def guest(channel):
+        start(channel)
+        hear(channel, Decoder(), FrameType.STOP)
+        end(channel, 3)
+
+    started = threading.Event()
+    wait = boot(guest, started=lambda *_: started.set())
+    assert started.wait(10)
+    assert control.ask(tmp_path, {"do": "pause"}, timeout=10) == {}
+    assert control.ask(tmp_path, {"do": "stats"}, timeout=10) == {"error": "the machine is paused"}
+    with Stream.open(tmp_path, EXEC) as stream:
+        (frame,) = stream.receive()
+    assert (frame.type, json.loads(frame.payload)["message"]) == (FrameType.FAILED, "the machine is paused")
+    assert control.ask(tmp_path, {"do": "stop", "timeout": 5}, timeout=20) == {"exit_status": 3}
+    assert wait() == End(status=3)
