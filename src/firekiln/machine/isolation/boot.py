@@ -16,6 +16,7 @@ from firekiln.machine.isolation.delivery import Delivery
 from firekiln.machine.isolation.document import DELIVERY, SCRATCH, StepsDocument
 from firekiln.machine.isolation.vm import StepMachine, drive_serial, make_scratch
 from firekiln.machine.kernel import Kernel, intact_kernel, pull
+from firekiln.machine.kernel.debian import STEPS
 from firekiln.machine.network.ports import mac_address
 from firekiln.machine.vmm.accel import choose_qemu
 from firekiln.machine.vmm.boards import board_of
@@ -25,12 +26,6 @@ from firekiln.machine.vmm.spec import GIB, MIB, BlockDevice, MachineSpec, Nic
 from firekiln.sandbox.limits import Limits
 from firekiln.store import Store
 from firekiln.store.durable import store_errors
-
-STEP_MODULES: Final = (
-    *GUEST_MODULES,
-    *("loop", "nf_tables", "nft_ct", "nft_nat", "nft_chain_nat", "nft_masq", "nft_reject_inet", "nft_limit", "nft_log"),
-)
-"""Steps may want what only modprobe could load, which a guest has not."""
 
 _OVERHEAD: Final = 256 * MIB
 """Memory of the guest beside what a step may use."""
@@ -75,7 +70,7 @@ def boot(
         delivery = undo.enter_context(Delivery(folder / DELIVERY))
         make_scratch(folder / SCRATCH, _scratch_size(folder))
         with store_errors(folder, "cannot prepare a machine in"):
-            base = kept_initramfs(store, kernel, STEP_MODULES)
+            base = kept_initramfs(store, kernel, (*GUEST_MODULES, *STEPS))
             write_initramfs(spec.initramfs, base, StepsDocument(channel=vmm.channel))
         machine = StepMachine(vmm, spec, drives, delivery)
         undo.pop_all()

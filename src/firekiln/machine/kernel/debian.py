@@ -37,12 +37,14 @@ _CHECKSUMS = ("crc32c_generic", "crc32c_intel")
 """What ext4 asks for by a name that only modprobe could resolve."""
 _FILE_SYSTEMS = (*_CHECKSUMS, "overlay", "erofs", "ext4", "squashfs")
 _VIRTIO = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "virtio_balloon")
+STEPS = ("loop", *"nf_tables nft_ct nft_nat nft_chain_nat nft_masq nft_reject_inet nft_limit nft_log".split())
+"""What a build's step may ask for by a name that only modprobe could resolve."""
 _REQUIRED = frozenset("virtio-blk virtio-console overlay erofs ext4".split())
 
 CLOUD = Flavour(
     kind="debian",
     metapackage="linux-image-cloud",
-    wanted=(*_VIRTIO, *_FILE_SYSTEMS, *_VERITY, "vmw_vsock_virtio_transport"),
+    wanted=(*_VIRTIO, *_FILE_SYSTEMS, *_VERITY, "vmw_vsock_virtio_transport", *STEPS),
     required=_REQUIRED | {"virtio-mmio"},
 )
 """For machines: small, and it boots by PVH."""
