@@ -6,7 +6,7 @@ import pytest
 
 from firekiln.errors import MachineError
 from firekiln.machine.supervision.settings import Settings
-from firekiln.machine.vmm.qemu import kernel_command_line, qemu_argv
+from firekiln.machine.vmm.qemu import Memory, kernel_command_line, qemu_argv
 from firekiln.machine.vmm.spec import GIB, BlockDevice, DriveLimit, MachineSpec, Nic, PublishedPort
 from firekiln.machine.vmm.tsc import host_tsc_khz
 
@@ -44,6 +44,34 @@ def test_the_machine_is_a_microvm_without_what_a_service_does_not_need():
     assert values(words, "-smp") == ["2"]
     assert values(words, "-m") == ["1024M"]
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(words)
+
+
+def test_a_restored_guest_waits_for_its_devices_and_shares_no_memory():
+    shared = Memory(path="/proc/self/fd/9", shared=True)
+    saved = Memory(path="/warm/a,b/memory", shared=False)
+    first, clone = (
+        qemu_argv(
+            spec(memory=GIB),
+            accelerator="tcg",
+            tsc_khz=1,
+            channel_fd=7,
+            nic_fds=[(10, 20)],
+            monitor_fd=8,
+            memory=memory,
+            restored=not memory.shared,
+        )
+        for memory in (shared, saved)
+    )
+    for words in (first, clone):
+        assert values(words, "-M") == ["microvm,x-option-roms=off,isa-serial=on,rtc=on,memory-backend=memory"]
+        assert values(words, "-mon") == ["chardev=monitor,mode=control"]
+        assert "socket,id=monitor,fd=8" in values(words, "-chardev")
+    backend = "memory-backend-file,id=memory,size=1073741824,mem-path="
+    assert values(first, "-object") == [f"{backend}/proc/self/fd/9,share=on"]
+    assert values(clone, "-object") == [f"{backend}/warm/a,,b/memory,share=off"]
+    assert (values(first, "-incoming"), values(clone, "-incoming")) == ([], ["defer"])
+    devices = ("-device", "-blockdev", "-netdev", "-m", "-cpu")
+    assert [values(first, name) for name in devices] == [values(clone, name) for name in devices]
 
 
 def test_layers_cannot_be_written_and_a_comma_in_a_path_does_no_harm():

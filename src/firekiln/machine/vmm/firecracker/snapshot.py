@@ -31,10 +31,11 @@ def save(snapshot: Snapshot) -> tuple[Request, ...]:
     return (PAUSE, Request(method="PUT", path="/snapshot/create", body=body), RESUME)
 
 
-def load(snapshot: Snapshot, *, tap: str | None = None, resume: bool = True) -> Request:
+def load(snapshot: Snapshot, *, tap: str | None = None, vsock: str | None = None, resume: bool = True) -> Request:
     """Become that machine, in a Firecracker that was configured with nothing yet. Its memory is mapped, not read.
 
-    `tap` is the interface that takes the place of the one of then.
+    `tap` is the interface that takes the place of the one of then, `vsock` the socket, where that Firecracker knows of
+    it; both are as they were where they are None. Who the clone is, and what time it is, the guest is told by THAW.
     """
     body: dict[str, Json] = {
         "snapshot_path": snapshot.state,
@@ -43,4 +44,6 @@ def load(snapshot: Snapshot, *, tap: str | None = None, resume: bool = True) -> 
     }
     if tap is not None:
         body["network_overrides"] = [{"iface_id": INTERFACE, "host_dev_name": tap}]
+    if vsock is not None:
+        body["vsock_override"] = {"uds_path": vsock}
     return Request(method="PUT", path="/snapshot/load", body=body)
