@@ -31,7 +31,6 @@ static struct {
 	size_t length;
 	char *order; /* the STEP that has come */
 	size_t order_length;
-	bool over;
 	int processes; /* the namespace of process ids that we are in */
 } steps;
 
@@ -157,9 +156,6 @@ static void take(void *context, const struct frame *frame)
 	case FRAME_STEP:
 		take_step(frame);
 		break;
-	case FRAME_SHUTDOWN:
-		steps.over = true;
-		break;
 	}
 }
 
@@ -186,7 +182,7 @@ void steps_serve(struct channel *channel)
 	steps.channel = channel;
 	prepare();
 	channel_printf(channel, FRAME_READY, PROCESS_NONE, "{\"released\":true}");
-	while (!steps.over && (channel->attached || !had_host)) {
+	while (channel->attached || !had_host) {
 		struct pollfd fd = { .fd = channel->attached ? channel->fd : -1, .events = channel_events(channel) };
 
 		had_host = had_host || channel->attached;

@@ -4,7 +4,7 @@
 
 #include "channel.h"
 
-/* Serve the host until it says SHUTDOWN or goes. Returns when the machine may power off. */
+/* Serve the host until it goes. Returns when the machine may power off. */
 void steps_serve(struct channel *channel);
 
 #endif
