@@ -54,3 +54,42 @@ def test_a_user_builds_exports_and_boots(kernel_folder):
         assert done.stdout.splitlines()[-2:] == ["1000", "mine"]
         assert (home / "out/home/bob/f").read_text() == "mine\n"
         assert (home / "out/home/bob/f").stat().st_uid == USER
+
+
+WARM = """
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+EXPOSE 80
+CMD echo booted; mkdir /www; echo warm >/www/page; httpd -f -p 80 -h /www
+"""
+AWAIT = 'until [ "$({command} snapshot ls -q)" ]; do sleep 0.2; done'
+
+
+@pytest.mark.slow
+def test_a_users_machines_start_warm(kernel_folder):
+    kernel = default_kernel(kernel_folder, "amd64")
+    with isolation.home() as home:
+        context, kernels = home / "context", home / "store/kernels"
+        context.mkdir()
+        shutil.copy(BUSYBOX, context / "busybox")
+        (context / "Dockerfile").write_text(WARM)
+        kernels.mkdir(parents=True)
+        shutil.copytree(kernel.image.parent, kernels / kernel.image.parent.name, symlinks=False)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", home], check=True)
+        command = f"{BIN}/firekiln --root {home}/store"
+        lines = [
+            f"{command} build -q -t web {context}",
+            f"{command} run -d --warm --name first web",
+            AWAIT.format(command=command),
+            f"{command} run -d --warm --name second web",
+            f"{command} exec second cat /www/page",
+            f"{command} logs second",
+            f"{command} rm -f first second",
+            f"{command} snapshot prune -f",
+        ]
+        done = as_user(home, "sh", "-ec", "\n".join(lines))
+        assert done.returncode == 0, done.stderr
+        words = done.stdout.splitlines()
+        assert "warm" in words
+        assert "booted" not in words
