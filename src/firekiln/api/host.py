@@ -119,7 +119,7 @@ _GUEST: Final = "PID 1 of machines"
 _QEMU_USE: Final = "machines"
 _FIRECRACKER_USE: Final = "machines on production hosts"
 
-_MACHINE_PROGRAMS: Final = (("passt", "passt", "networks without root, faster than QEMU's own"),)
+_MACHINE_PROGRAMS: Final = (("nft", "nftables", "networks of machines, as root"),)
 _BUILD_PROGRAMS: Final = (
     ("mmdebstrap", "mmdebstrap", "FROM debian:…, where no registry has it"),
     ("newuidmap", "uidmap", "builds without root"),

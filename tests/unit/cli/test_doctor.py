@@ -43,7 +43,7 @@ def test_a_bare_host_is_told_what_is_missing_and_how_to_get_it(tmp_path):
     assert done.returncode == 1
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "run:   no" in lines
-    for command in ("apt-get install qemu-system-x86", "apt-get install passt", "apt-get install mmdebstrap"):
+    for command in ("apt-get install qemu-system-x86", "apt-get install nftables", "apt-get install mmdebstrap"):
         assert command in lines
     assert "Traceback" not in done.stderr
 
