@@ -19,7 +19,10 @@ from firekiln.store import Store
 from isolation import BIN, USER, as_user
 from machines import BUSYBOX
 
-pytestmark = [isolation.needs_root, pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static")]
+pytestmark = [
+    isolation.needs_root,
+    pytest.mark.skipif(not BUSYBOX.exists() or not shutil.which("gcc"), reason="needs busybox-static and gcc"),
+]
 
 EPOCH = "1700000000"
 BASE = """\
