@@ -195,12 +195,12 @@ def test_a_python_application_is_healthy_until_it_is_broken(servers):
     address = servers.address(machine, 8000)
     assert json.loads(eventually(lambda: curl(address)))["visits"] >= 1
     eventually(lambda: servers.inspect(machine, "{{.State.Health.Status}}") == "healthy")
-    assert "(healthy)" in servers("ps")
+    eventually(lambda: "(healthy)" in servers("ps"))
     host, port = address
     curl((host, f"{port}/break"), "-X", "POST")
     eventually(lambda: servers("ps", "-q", "--no-trunc", "-f", "health=unhealthy").strip() == machine)
-    log = json.loads(servers.inspect(machine, "{{json .State.Health.Log}}"))
-    assert "503" in log[-1]["Output"]
+    # The last five of them; on a busy host a check may run out of its time instead.
+    eventually(lambda: "503" in servers.inspect(machine, "{{json .State.Health.Log}}"))
 
 
 @pytest.mark.slow
