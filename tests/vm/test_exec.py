@@ -203,7 +203,8 @@ def test_after_a_kill_of_the_vmm_and_a_panic_the_machine_boots_again_and_a_stop_
     firekiln("exec", made.name, "sh", "-c", "echo c >/proc/sysrq-trigger")
     wait_for(lambda: runs_anew(before))
     assert firekiln("inspect", "-f", "{{.RestartCount}}", made.name).stdout == b"2\n"
-    made.stop(5)
+    wait_for(lambda: output(made).count("beat 1\n") == 3)  # until then its TERM is nobody's
+    made.stop(60)
     assert (made.record.status, made.record.exit_status) == ("exited", 3)
 
 

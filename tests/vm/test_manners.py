@@ -131,7 +131,7 @@ def test_what_is_typed_at_a_machine_has_dockers_words_and_statuses(boot, typed):
         assert made.record.status == "running"
         time.sleep(0.05)
     assert list(differences(RUNNING, typed)) == []
-    assert typed("stop -s USR1 web")[0] == 0
+    assert typed("stop -t 60 -s USR1 web")[0] == 0
     assert list(differences(ENDED, typed)) == []
 
 
