@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "image": "system:image",
     "images": "images:images",
     "import": "archives:import_",
+    "info": "info:info",
     "inspect": "images:inspect",
     "kernel": "kernel:kernel",
     "kill": "machines:kill",
@@ -61,6 +62,7 @@ VERBS: dict[str, str] = {
     "tag": "images:tag",
     "top": "top:top",
     "unpause": "machines:unpause",
+    "version": "info:version",
     "volume": "volume:volume",
     "wait": "machines:wait",
 }

@@ -115,3 +115,18 @@ def test_image_has_the_verbs_of_images(firekiln):
 
 def test_a_check_of_a_sound_store_says_so(firekiln):
     assert firekiln("system", "check") == "4 blobs are as they should be\n"
+
+
+def test_info_tells_of_the_store_and_of_what_runs_machines(firekiln, store):
+    (told,) = [json.loads(line) for line in firekiln("info", "--format", "json").splitlines()]
+    assert (told["Containers"], told["ContainersPaused"], told["Images"]) == (0, 0, 1)
+    assert (told["DockerRootDir"], told["OSType"], told["Networks"]) == (str(store.root), "linux", ["default"])
+    assert told["Accelerator"] in ("kvm", "tcg")
+    assert {"VMMs", "Kernels", "NCPU", "MemTotal", "ServerVersion"} <= set(told)
+    assert f"Store: {store.root}\n" in firekiln("info")
+
+
+def test_version_has_dockers_fields(firekiln):
+    number = firekiln("version", "--format", "{{.Client.Version}} {{.Server.Version}}").split()
+    assert number[0] == number[1]
+    assert f"Version: {number[0]}\n" in firekiln("version")
