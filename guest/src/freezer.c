@@ -17,7 +17,7 @@
 #define ROOT "/sys/fs/cgroup"
 #define OURS ROOT "/firekiln"
 #define LIMIT (1 << 20)
-#define FREEZE_MS 2000
+#define FREEZE_MS 10000
 
 /* Call `each` for every group below the root; whether it was true for all. */
 static bool for_each_group(bool (*each)(const char *group, const char *value), const char *value)

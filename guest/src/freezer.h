@@ -4,7 +4,7 @@
 
 #include "failure.h"
 
-/* Have them stand still, or go on as before: 0, or -1 and `failure`. Waits for them, two seconds at most. */
+/* Have them stand still, or go on as before: 0, or -1 and `failure`. Waits for them, ten seconds at most. */
 int freezer_freeze(struct failure *failure);
 
 /* Let them go on. */

@@ -141,7 +141,7 @@ def test_a_snapshot_at_the_first_healthy_moment_starts_three_clones_at_once_each
         assert identity[3] == machine.settings.spec.nics[0].mac
         before = time.time()
         (now,) = asked(store, machine, "date +%s")
-        assert before - 1 <= int(now) <= time.time() + 1
+        assert int(before) - 1 <= int(now) <= time.time() + 1
         found = inspected(store, machine)
         assert found["State"]["Health"]["Status"] == "healthy"
         assert found["Config"]["Hostname"] == identity[1]

@@ -311,6 +311,10 @@ class Agent:
             self._outgoing += held
             self.flush()
 
+    def set_clock(self) -> None:
+        """Tell the guest what time it is."""
+        self._send(protocol.control(FrameType.HELLO, protocol=protocol.VERSION, time_ns=time.time_ns()))
+
     def ping(self, payload: bytes = b"") -> None:
         """Ask for a Pong with the same payload, at most CONTROL_LIMIT bytes."""
         assert len(payload) <= CONTROL_LIMIT

@@ -49,7 +49,7 @@ class CloneOptions:
 def clone(store: Store, snapshot: Snapshot, options: CloneOptions) -> Created:
     """Prepare a machine that will go on from the snapshot when it is first started.
 
-    ConflictError (name or port taken), UsageError; MachineError where the snapshot is corrupted, or another host's;
+    ConflictError (name or port taken), UsageError; UnusableError where the snapshot is corrupted, or another host's;
     then nothing is left.
     """
     store.check_writable()

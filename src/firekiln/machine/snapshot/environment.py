@@ -6,8 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from firekiln.errors import MachineError
-from firekiln.machine.snapshot.snapshots import Environment, Snapshot
+from firekiln.machine.snapshot.snapshots import Environment, Snapshot, UnusableError
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.vmm.accel import choose_qemu
 from firekiln.machine.vmm.hostfacts import HostFacts
@@ -27,7 +26,7 @@ def environment_of(store: Store, kernel: Path, kernel_digest: str, architecture:
 
 
 def check_environment(store: Store, snapshot: Snapshot, settings: Settings) -> None:
-    """MachineError where the snapshot was made in another."""
+    """UnusableError where the snapshot was made in another."""
     spec = settings.spec
     if not spec.kernel.exists():
         raise _foreign(snapshot, "its kernel is gone")
@@ -43,8 +42,8 @@ def check_environment(store: Store, snapshot: Snapshot, settings: Settings) -> N
         raise _foreign(snapshot, "the processor's clock has another frequency now")
 
 
-def _foreign(snapshot: Snapshot, what: str) -> MachineError:
-    return MachineError(
+def _foreign(snapshot: Snapshot, what: str) -> UnusableError:
+    return UnusableError(
         f'the snapshot "{snapshot.name}" cannot be used here: {what}', hint="make a new one: firekiln snapshot create"
     )
 

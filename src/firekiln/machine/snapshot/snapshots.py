@@ -41,6 +41,10 @@ class SnapshotNotFoundError(FirekilnError):
         super().__init__(f"No such snapshot: {name}", hint="`firekiln snapshot ls` lists what is there")
 
 
+class UnusableError(MachineError):
+    """A snapshot is damaged, or was made elsewhere."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What a snapshot needs of a host to go on there: the very VMM and processor that it was made on."""
@@ -109,16 +113,19 @@ class Snapshots:
         self.folder = store.root / "warm"
 
     def list(self) -> list[Snapshot]:
-        """All of them, the youngest first."""
+        """All that are whole, the youngest first."""
         try:
             names = [path.name for path in self.folder.iterdir()]
         except FileNotFoundError:
             return []
-        found = (self.find(name) for name in names)
-        return sorted((item for item in found if item is not None), key=lambda item: -item.created_ns)
+        found: dict[str, Snapshot | None] = {}
+        for name in names:
+            with suppress(UnusableError):  # `rm` and `prune` take it
+                found[name] = self.find(name)
+        return sorted((item for item in found.values() if item is not None), key=lambda item: -item.created_ns)
 
     def find(self, name: str) -> Snapshot | None:
-        """None where there is none. MachineError where it is there, and its description is damaged."""
+        """None where there is none. UnusableError where it is there, and its description is damaged."""
         path = self.folder / name / _MANIFEST
         if not name or "/" in name or name.startswith("."):
             return None
@@ -174,7 +181,7 @@ class Snapshots:
         return self.get(snapshot.name)
 
     def check(self, snapshot: Snapshot) -> None:
-        """MachineError where a file is not what it was. Each is read once after a boot of the host, or a change."""
+        """UnusableError where a file is not what it was. Each is read once after a boot of the host, or a change."""
         for name, wanted in snapshot.files.items():
             path = snapshot.folder / name
             if not path.exists():
@@ -216,7 +223,7 @@ class Snapshots:
     def _is_wanted(self, name: str, wanted: Callable[[Snapshot], bool]) -> bool:
         try:
             found = self.find(name)
-        except MachineError:
+        except UnusableError:
             return True
         return found is None or wanted(found)
 
@@ -240,9 +247,11 @@ def lease_name(name: str) -> str:
     return f"{_LEASE}{name}"
 
 
-def corrupted(name: str, what: str) -> MachineError:
+def corrupted(name: str, what: str) -> UnusableError:
     """The error of a snapshot that can't be trusted."""
-    return MachineError(f'the snapshot "{name}" is corrupted, and refused: {what}', hint=f"firekiln snapshot rm {name}")
+    return UnusableError(
+        f'the snapshot "{name}" is corrupted, and refused: {what}', hint=f"firekiln snapshot rm {name}"
+    )
 
 
 def _digest(text: str) -> str:

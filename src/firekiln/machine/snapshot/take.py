@@ -32,7 +32,7 @@ from firekiln.machine.volumes.drives import Volumes
 from firekiln.store import Store
 from firekiln.store.durable import fsync_directory, fsync_file, store_errors
 
-_READY: Final = 30.0
+_READY: Final = 60.0
 """Seconds that the guest's processes have to stand still, and its devices' state to be written."""
 _LINE: Final = 1 << 16
 

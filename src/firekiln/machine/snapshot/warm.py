@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Final
 
-from firekiln.errors import MachineError, UsageError
+from firekiln.errors import UsageError
 from firekiln.machine.created import Created
 from firekiln.machine.guest.binary import pid1_path
 from firekiln.machine.options import RunOptions
 from firekiln.machine.snapshot.clone import CloneOptions, clone
 from firekiln.machine.snapshot.environment import environment_of
-from firekiln.machine.snapshot.snapshots import Snapshot, Snapshots
+from firekiln.machine.snapshot.snapshots import Snapshot, Snapshots, UnusableError
 from firekiln.machine.supervision.supervise import discard
 from firekiln.store import Store
 from firekiln.values import dataclass
@@ -51,9 +51,7 @@ def warm(store: Store, options: RunOptions, *, progress: Callable[[str], None] =
         found = snapshots.find(name)
         if found is not None and found.key == key:
             return Warm(created=clone(store, found, clone_options(options)))
-    except MachineError as error:
-        if type(error) is not MachineError:
-            raise
+    except UnusableError as error:
         progress(f"{error.message}; booting in its place")
         snapshots.remove(name)
     from firekiln.machine.run import create  # noqa: PLC0415 - clones need none of it

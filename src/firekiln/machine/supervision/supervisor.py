@@ -327,7 +327,12 @@ class Supervisor:
                 self._on_thaw()
 
     def _on_thaw(self) -> None:
-        """A clone's process goes on: it has started. Another's has long since."""
+        """A clone's process goes on: it has started. Another's has long since.
+
+        What THAW said of the time is older than the guest's first instructions, and the clock of one that stood still
+        did so too.
+        """
+        self._agent.set_clock()
         if self._origin is not None and not self.is_started:
             self.is_started = True
             if not self._clients.is_stopping:

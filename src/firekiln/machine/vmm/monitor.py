@@ -23,7 +23,7 @@ _ASK_AGAIN: Final = 0.001
 class Monitor:
     """One connection, whose socket belongs to the caller. After a MachineError other than a refusal it is of no use."""
 
-    def __init__(self, connection: socket.socket, *, timeout: float = 10.0) -> None:
+    def __init__(self, connection: socket.socket, *, timeout: float = 30.0) -> None:
         self._socket = connection
         self._timeout = timeout
         self._received = b""
