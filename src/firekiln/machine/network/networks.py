@@ -215,6 +215,9 @@ class Networks:
             for path in self.folder.glob(f"*/{_MACHINES}/{machine_id}.json"):
                 network = self._read(path.parent.parent / _RECORD)
                 with suppress(FileNotFoundError):
+                    place = _place(json.loads(path.read_bytes()))
+                    for left in (str(place.address), f"{place.address}.up"):  # of a supervisor that was killed
+                        (path.parent.parent / left).unlink(missing_ok=True)
                     path.unlink()
                 if network is not None:
                     self._write_hosts(network)
