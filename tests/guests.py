@@ -87,8 +87,11 @@ def document(*argv, **fields):
 
 
 @contextlib.contextmanager
-def guest(kernel, scratch, drives, made, *, memory=256 << 20, shares=()):
-    """Boot a kernel that needs no modules with these drives; a Wire whose HELLO has been answered."""
+def guest(kernel, scratch, drives, made, *, memory=256 << 20, shares=(), meanwhile=None):
+    """Boot a kernel that needs no modules with these drives; a Wire whose HELLO has been answered.
+
+    `meanwhile` is called with the VMM's process as soon as that runs.
+    """
     initramfs = scratch / "initramfs"
     with initramfs.open("wb") as target, (scratch / "part").open("w+b") as part:
         base = base_initramfs(pid1_path("amd64").read_bytes())
@@ -113,6 +116,8 @@ def guest(kernel, scratch, drives, made, *, memory=256 << 20, shares=()):
         )
         theirs.close()
         try:
+            if meanwhile:
+                meanwhile(vmm)
             wire = Wire(ours)
             wire.vmm = vmm
             wire.hello = wire.expect(HELLO)

@@ -43,12 +43,14 @@ class Edit:
 
 
 EDITS: Final = (
-    # The local APIC's timer is measured against the TSC for a tenth of a second, in which nothing else happens. A
-    # microVM has no other timer to fall back on, and both clocks are the host's: a fifth of that is as good.
+    # The local APIC's timer, a microVM's only one, is measured against the TSC for a tenth of a second; nothing else
+    # is done meanwhile. Where the VMM loses the processor then the result is wrong, or there is no timer at all:
+    # then nothing ends that waits for a time. QEMU's own APIC counts nanoseconds, so there is nothing to be measured.
     Edit(
         file="arch/x86/kernel/apic/apic.c",
-        old="#define LAPIC_CAL_LOOPS\t\t(HZ/10)\n",
-        new="#define LAPIC_CAL_LOOPS\t\t(HZ/50)\n",
+        old="\t/*\n\t * Check if lapic timer has already been calibrated by platform\n",
+        new='\tif (hypervisor_cpuid_base("TCGTCGTCGTCG", 0))\n\t\tlapic_timer_period = 1000000000 / HZ;\n\n'
+        "\t/*\n\t * Check if lapic timer has already been calibrated by platform\n",
     ),
     # Memory of the kernel's own start is filled with a pattern as it is given back, a help in finding bugs. Under TCG
     # each page of it that held code costs, all in all 70 ms. (-1 is the function's own word for "leave it".)
