@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -283,3 +284,26 @@ def test_machines_without_a_network_take_none_of_the_locks(tmp_path):
     Networks(tmp_path).leave(WEB)
     Networks(tmp_path).rename(WEB, "web", "shop")
     assert [*tmp_path.iterdir()] == []
+
+
+FIREWALL = """
+table ip filter {
+  chain DOCKER-USER { return; }
+  chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER-USER; }
+}
+"""
+OPENED = "from firekiln.machine.network.kernel import open_host_firewall as opened; opened(True); opened({again})"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nftables")
+@pytest.mark.parametrize(("again", "rules"), [(True, 2), (False, 0)])
+def test_a_firewall_that_drops_what_it_does_not_know_lets_our_bridges_pass_while_there_are_any(again, rules):
+    lines = [
+        "nft -f -",
+        f"'{sys.executable}' -c '{OPENED.format(again=again)}'",
+        "nft list chain ip filter DOCKER-USER",
+    ]
+    argv = ["unshare", "-n", "sh", "-ec", "\n".join(lines)]
+    done = subprocess.run(argv, input=FIREWALL, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"fk*" accept comment "firekiln"') == rules

@@ -87,7 +87,7 @@ def reconcile(root: Path) -> None:
         _apply(ruleset(_table(root), live))
         for item in every:
             _drop_dead(item, networks.places(item.network))
-        _open_host_firewall(any(name.startswith(_PREFIX) for name in _present()))
+        open_host_firewall(any(name.startswith(_PREFIX) for name in _present()))
 
 
 def sweep_kernel(root: Path) -> None:
@@ -142,7 +142,7 @@ def _nft() -> str:
     return program
 
 
-def _open_host_firewall(is_needed: bool) -> None:
+def open_host_firewall(is_needed: bool) -> None:
     """Where another firewall drops what it doesn't know (Docker's, ufw's), have it let our bridges' frames pass.
 
     An `accept` of a table of ours can't undo a drop elsewhere. What must not pass our own rules drop all the same.
