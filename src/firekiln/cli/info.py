@@ -26,7 +26,7 @@ _TEXT = ""
 @click.option("-f", "--format", "style", metavar="FORMAT", default=_TEXT, help="json, or a template.")
 @click.pass_obj
 def info(obj: dict[str, Any], style: str) -> None:
-    """Show what is in the store, and what this host runs machines with."""
+    """Show what is in the store, and what this host has."""
     from firekiln import api  # noqa: PLC0415 - `version` waits for nothing
 
     with Store.open(obj["root"]) as store:

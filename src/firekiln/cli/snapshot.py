@@ -27,7 +27,7 @@ _SHORT = 12
 
 @click.group
 def snapshot() -> None:
-    """Snapshots of running machines; `run --snapshot` and `run --warm` start from them."""
+    """Snapshots of running machines, to start others from."""
 
 
 @snapshot.command

@@ -181,7 +181,7 @@ def _unknown(what: str) -> UsageError:
 @click.argument("options", nargs=-1, metavar="[PS OPTIONS]", type=click.UNPROCESSED)
 @click.pass_context
 def top(ctx: click.Context, machine: str, options: Sequence[str]) -> None:
-    """List the processes of a machine: -ef, aux, or -o and names of columns, as with ps."""
+    """List the processes of a machine, as ps does (-ef, aux, -o)."""
     state = machine_state(ctx)
     record = state.get(machine)
     if record.status not in ("running", "paused"):

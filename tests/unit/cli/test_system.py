@@ -53,11 +53,12 @@ def test_df_is_dockers_table(firekiln):
         "Images",
         "Containers",
         "Local Volumes",
+        "Snapshots",
         "Build Cache",
         "Kernels",
     ]
     rows = [json.loads(line) for line in firekiln("system", "df", "--format", "json").splitlines()]
-    assert [row["TotalCount"] for row in rows] == ["1", "0", "0", "3", "0"]
+    assert [row["TotalCount"] for row in rows] == ["1", "0", "0", "0", "3", "0"]
     assert rows[0]["Reclaimable"].endswith("(100%)")
     assert firekiln("system", "df", "--format", "{{.Type}}").splitlines()[3] == "Build Cache"
 
