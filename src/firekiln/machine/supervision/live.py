@@ -18,6 +18,8 @@ from firekiln.values import dataclass
 NAME = "live.json"
 HEALTH_LOG = 5
 """Results of the health check that are kept, as Docker does."""
+TIMED_OUT = -1
+"""The exit code of a check that took too long, Docker's too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class Live:
 
 def with_result(live: Live, result: Health) -> Live:
     """After one more result of the health check."""
-    entry = {"Start": result.start_ns, "End": result.end_ns, "ExitCode": result.code, "Output": result.output}
+    output = result.output
+    if result.code == TIMED_OUT:  # said as Docker says it, but for the time
+        output = f"Health check exceeded timeout{': ' if output else ''}{output}"
+    entry = {"Start": result.start_ns, "End": result.end_ns, "ExitCode": result.code, "Output": output}
     return replaced(live, health=result.status, streak=result.streak, log=(*live.log, entry)[-HEALTH_LOG:])
 
 
