@@ -17,7 +17,8 @@ _PROGRAMS: Final = re.compile(
 )
 _DENIED: Final = re.compile(
     rb"operation not permitted|permission denied|must be (?:root|superuser|run as root)|are you root|"
-    rb"read-only file system|no (?:free|unused) loop|unused loop device|set up loop device|failed to setup loop",
+    rb"read-only file system|no (?:free|unused) loop|unused loop device|set up loop device|failed to setup loop|"
+    rb"losetup: .*no such file",  # busybox's word for a loop device that is not there
     re.IGNORECASE,
 )
 _LAST: Final = 20

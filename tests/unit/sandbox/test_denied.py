@@ -16,6 +16,7 @@ SHELL = ("/bin/sh", "-c")
         ("mount -t tmpfs none /mnt", b"mount: permission denied (are you root?)\n"),
         ("set -e; losetup -f --show /disk", b"losetup: cannot find an unused loop device: Permission denied\n"),
         ("losetup -f /disk", b"losetup: no free loop devices\n"),
+        ("l=$(losetup -f); losetup $l /disk", b"losetup: /disk: No such file or directory\n"),
         ("nft add table inet t", b"Error: Could not process rule: Operation not permitted\n"),
         (
             "/sbin/iptables -L",
