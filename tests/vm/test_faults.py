@@ -97,7 +97,8 @@ def test_a_guest_that_hangs_becomes_unhealthy_and_can_be_ended(boot, firekiln):
     machine = boot("sh", "-c", f"{hang}; sleep 600", health={"test": ("CMD", "true"), **check})
     wait_for(lambda: inspect(firekiln, machine)["Health"]["Status"] == "unhealthy")
     state = inspect(firekiln, machine)
-    assert (state["Status"], state["Health"]["Log"][-1]["Output"]) == ("running", "the guest does not answer")
+    assert state["Status"] == "running"
+    assert state["Health"]["Log"][-1]["Output"].endswith("the guest does not answer")
     assert firekiln("kill", machine.name).returncode == 0
     assert str(machine.wait(PATIENCE)) == documented()["test_a_guest_that_hangs_becomes_unhealthy_and_can_be_ended"]
 
