@@ -60,7 +60,7 @@ def test_df_is_dockers_table(firekiln):
     rows = [json.loads(line) for line in firekiln("system", "df", "--format", "json").splitlines()]
     assert [row["TotalCount"] for row in rows] == ["1", "0", "0", "0", "3", "0"]
     assert rows[0]["Reclaimable"].endswith("(100%)")
-    assert firekiln("system", "df", "--format", "{{.Type}}").splitlines()[3] == "Build Cache"
+    assert firekiln("system", "df", "--format", "{{.Type}}").splitlines()[4] == "Build Cache"
 
 
 def test_df_in_full_and_du_list_each_part(firekiln):
