@@ -2,7 +2,12 @@
 
 import signal
 
+import hypothesis
 import pytest
+
+# How long an example takes says something of the host's other work, and nothing of the code.
+hypothesis.settings.register_profile("firekiln", deadline=None)
+hypothesis.settings.load_profile("firekiln")
 
 # A shell that starts the tests in its background, or nohup, has them ignore signals, and what they start inherits
 # that: but tests of what a signal does need it to do something.
