@@ -20,7 +20,6 @@ from firekiln.errors import RootfsError
 from firekiln.rootfs.algorithm import Compression as Compression  # noqa: PLC0414 - a re-export
 from firekiln.rootfs.algorithm import detect as detect  # noqa: PLC0414 - a re-export
 from firekiln.rootfs.content import SequentialFile, Sources, Written
-from firekiln.rootfs.tree import CHUNK
 
 if sys.version_info >= (3, 14):
     from compression import zstd

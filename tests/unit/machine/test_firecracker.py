@@ -82,7 +82,8 @@ def test_every_configuration_and_request_is_what_firecrackers_description_allows
 
 
 @pytest.mark.parametrize(
-    "request_", [START, CONTROL_ALT_DELETE, *save(SAVED), load(SAVED), load(SAVED, tap="fk-1", vsock="vsock", resume=False)]
+    "request_",
+    [START, CONTROL_ALT_DELETE, *save(SAVED), load(SAVED), load(SAVED, tap="fk-1", vsock="vsock", resume=False)],
 )
 def test_starting_snapshots_and_their_loading_are_what_the_description_allows(api, request_):
     assert api.refusal(request_.method, request_.path, request_.body) is None
