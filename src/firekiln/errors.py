@@ -18,6 +18,7 @@ FirekilnError
 ├── SandboxError            the host cannot, or may not, isolate a step
 ├── ExportError             an output (a disk image, an archive, a folder) could not be written
 ├── MachineError            a virtual machine could not be prepared, started or reached
+│   └── NoTimerError        a busy host left a guest without a timer: another boot may do
 └── MissingProgramError     a program or package of the host is absent; the hint says how to get it
 """
 
@@ -182,6 +183,10 @@ class MachineError(FirekilnError):
     """A virtual machine could not be prepared, started or reached."""
 
     exit_status = 125
+
+
+class NoTimerError(MachineError):
+    """A guest's kernel found no timer to count by: its VMM lost the processor while it looked. Another boot may do."""
 
 
 class MissingProgramError(FirekilnError):

@@ -88,7 +88,7 @@ def test_a_detached_machine_stops_in_order_and_a_killed_one_is_told(firekiln):
 @pytest.mark.parametrize(
     ("words", "changed", "message"),
     [
-        (["-p", "8080:80"], {}, "Firecracker has no user network"),
+        (["-p", "127.0.0.1:0:80", "--network", "absent"], {}, "network absent not found"),
         ([], {"STANDIN_DOES": "odd"}, "1.14.3 has known holes"),
         ([], {"STANDIN_DOES": "die"}, "Firecracker ended before its API answered"),
         ([], {"STANDIN_DOES": "hopeless"}, "Firecracker needs KVM, which runs no guest here"),

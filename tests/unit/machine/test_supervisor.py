@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from firekiln.errors import NoTimerError
 from firekiln.machine.guest.protocol import OUTPUT_WINDOW, Decoder, Frame, FrameType
 from firekiln.machine.guest.protocol import control as frame_of
 from firekiln.machine.supervision import control
@@ -15,7 +16,9 @@ from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End
 from firekiln.machine.supervision.log import read_log
 from firekiln.machine.supervision.logconfig import LogConfig
+from firekiln.machine.supervision.state import Record, State
 from firekiln.machine.supervision.stream import Stream
+from firekiln.machine.supervision.supervise import _Run
 from firekiln.machine.supervision.supervisor import Hooks, Supervisor
 from firekiln.machine.vmm.backend import Guest
 
@@ -43,7 +46,9 @@ class FakeVmm:
 
 class Settings:
     spec = None
+    health = None
     health_limit = (0.0, 0)
+    restart = ("no", 0)
     log = LogConfig()
 
 
@@ -203,3 +208,35 @@ def test_a_paused_machine_refuses_at_once_and_goes_on(boot, tmp_path):
     assert (frame.type, json.loads(frame.payload)["message"]) == (FrameType.FAILED, "the machine is paused")
     assert control.ask(tmp_path, {"do": "stop", "timeout": 5}, timeout=20) == {"exit_status": 3}
     assert wait() == End(status=3)
+
+
+@pytest.mark.parametrize(("unlucky", "status"), [(2, 3), (99, None)])
+def test_a_guest_that_found_no_timer_is_booted_again_a_few_times(tmp_path, unlucky, status):
+    boots = []
+
+    def guest(channel):
+        boots.append(channel)
+        if len(boots) <= unlucky:
+            fields = {"stage": "timer", "message": "the kernel found no timer", "errno": 0, "status": 125}
+            channel.sendall(frame_of(FrameType.HELLO, 0, protocol=1, oldest=1, uptime_ms=1).encode())
+            channel.sendall(frame_of(FrameType.FAILED, 1, **fields).encode())
+            hear(channel, Decoder(), FrameType.SHUTDOWN)
+        else:
+            start(channel)
+            end(channel, 3)
+
+    state = State(tmp_path)
+    record, lock = state.create(
+        Record(id="a" * 64, name="web", image="web", image_digest="", created_ns=1, settings="{}", config="{}")
+    )
+    lock.release()
+    options = {"stop_signal": 15, "stop_timeout": 5.0, "stdin": False, "closes_stdin": True}
+    with selectors.DefaultSelector() as selector:
+        run = _Run(state, record, Settings(), selector)
+        with Clients(state.folder_of(record.id), selector, journal=lambda *_: None, **options) as clients:
+            if status is None:
+                with pytest.raises(NoTimerError, match="found no timer"):
+                    run.run(clients, FakeVmm(guest))
+            else:
+                assert run.run(clients, FakeVmm(guest)) == End(status=status)
+    assert len(boots) == (unlucky + 1 if status is not None else 5)

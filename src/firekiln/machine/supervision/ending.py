@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from firekiln.errors import FirekilnError, MachineError
+from firekiln.errors import FirekilnError, MachineError, NoTimerError
 from firekiln.machine.guest.reports import Exited, Failed
 from firekiln.machine.network.ports import port_taken
 from firekiln.values import dataclass
@@ -79,7 +79,7 @@ def failure(
     `number` is the signal that stopped it, where it was one that the supervisor received.
     """
     if failed is not None:
-        error = MachineError(failed.message)
+        error = (NoTimerError if failed.stage == "timer" else MachineError)(failed.message)
         error.exit_status = failed.status
         return error
     if stopping:

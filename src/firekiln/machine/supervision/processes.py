@@ -24,6 +24,13 @@ def is_stopped(pid: int) -> bool:
     return False
 
 
+def stop_child(pid: int) -> None:
+    """Stop a child, and return once it is (or has ended): the kernel takes its time for it, more where it is busy."""
+    _send(pid, signal.SIGSTOP)
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 def wake_supervisor(folder: Path) -> None:
     """Have a machine's supervisor go on where somebody has stopped it; it is to be asked something."""
     pid = _supervisor(folder)

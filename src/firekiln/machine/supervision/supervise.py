@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError, StoreError
+from firekiln.errors import ContainerNotFoundError, FirekilnError, MachineError, NoTimerError, StoreError
 from firekiln.machine.guest.protocol import FrameType
 from firekiln.machine.guest.reports import Exited, Health, HealthStatus
 from firekiln.machine.snapshot.origin import Origin, take_origin
@@ -50,6 +50,7 @@ _ANSWER_DEADLINE = 10.0
 _SILENT = "the guest does not answer"
 _ASK_AGAIN = 0.02
 _FIRST_PAUSE = 0.1
+_TIMER_TRIALS = 5
 _LONGEST_PAUSE = 60.0
 _CALM = 10.0
 """Seconds that a boot must have lasted for the pause before the next to be the first again."""
@@ -82,16 +83,7 @@ class _Run:
         )
         while True:
             begun = time.monotonic()
-            boot = Supervisor(
-                self._next_boot(),
-                vmm,
-                self._folder,
-                selector=self._selector,
-                clients=clients,
-                hooks=hooks,
-                origin=self._origin,
-            )
-            end = boot.run()
+            end = self._boot(clients, vmm, hooks)
             self._origin = None  # what a boot left is on its drives
             if not self._is_to_boot_again(end, clients):
                 return end
@@ -102,6 +94,26 @@ class _Run:
             if clients.is_stopping:
                 return end
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _boot(self, clients: Clients, vmm: Vmm, hooks: Hooks) -> End:
+        """One boot; another at once, a few times, where the host was too busy for the kernel to find its timer."""
+        trials = _TIMER_TRIALS
+        while True:
+            boot = Supervisor(
+                self._next_boot(),
+                vmm,
+                self._folder,
+                selector=self._selector,
+                clients=clients,
+                hooks=hooks,
+                origin=self._origin,
+            )
+            try:
+                return boot.run()
+            except NoTimerError:
+                trials -= 1
+                if not trials or clients.is_stopping:
+                    raise
 
     def journal(self, action: str, attributes: Mapping[str, str]) -> None:
         note(

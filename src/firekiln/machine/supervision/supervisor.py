@@ -43,7 +43,7 @@ from firekiln.machine.snapshot.origin import Origin
 from firekiln.machine.supervision.clients import Clients
 from firekiln.machine.supervision.ending import End, Tail, failure, judge
 from firekiln.machine.supervision.log import LogWriter, Stream
-from firekiln.machine.supervision.processes import is_stopped
+from firekiln.machine.supervision.processes import is_stopped, stop_child
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.wakeup import ignore
 from firekiln.machine.vmm.backend import Guest, Vmm
@@ -146,7 +146,7 @@ class Supervisor:
 
     def pause(self) -> None:
         """Stop the VMM, and with it all of the guest."""
-        self._guest.process.send_signal(signal.SIGSTOP)
+        stop_child(self._guest.process.pid)
 
     def resume(self) -> None:
         """Have the VMM go on, whoever has stopped it."""
