@@ -241,7 +241,7 @@ def test_a_static_program_in_an_empty_image_answers(servers):
         ),
     ],
 )
-def test_a_whole_system_starts_the_application_by_its_own_init(servers, example, process, question, answer, last):
+def test_a_whole_system_starts_the_application_by_its_own_init(servers, example, *, process, question, answer, last):
     machine = servers.run(example, "-P", "--init=image")
     address = servers.address(machine, 8080)
     assert eventually(lambda: curl(address)) == (EXAMPLES / example / "index.html").read_text()
