@@ -138,14 +138,6 @@ def _running(ctx: click.Context, word: str) -> Machine:
 
 def _leave(stream: Stream) -> int:
     """Wait until the process has started, and go."""
-    from firekiln.machine.guest.protocol import FrameType  # noqa: PLC0415 - imported when used
-    from firekiln.machine.supervision.stream import failure  # noqa: PLC0415 - ditto
-
-    while (frames := stream.receive()) is not None:
-        for frame in frames:
-            if frame.type == FrameType.FAILED:
-                raise failure(frame)
-            if frame.type in (FrameType.STARTED, FrameType.EXITED):
-                stream.detach()
-                return 0
-    raise FirekilnError("the machine has ended")
+    if not stream.leave():
+        raise FirekilnError("the machine has ended")
+    return 0

@@ -70,6 +70,20 @@ class Stream:
         """Leave what runs alone."""
         self._send(Frame(FrameType.DETACH))
 
+    def leave(self) -> bool:
+        """Wait until the process has started, or ended, and leave it alone. False where the supervisor went without it.
+
+        Raises the MachineError with which the start failed.
+        """
+        while (frames := self.receive()) is not None:
+            for frame in frames:
+                if frame.type == FrameType.FAILED:
+                    raise failure(frame)
+                if frame.type in (FrameType.STARTED, FrameType.EXITED):
+                    self.detach()
+                    return True
+        return False
+
     def _send(self, frame: Frame) -> None:
         try:
             self._socket.sendall(frame.encode())

@@ -32,7 +32,7 @@ from firekiln.machine.supervision.live import Live, replaced, with_result, write
 from firekiln.machine.supervision.processes import is_stopped
 from firekiln.machine.supervision.settings import Settings
 from firekiln.machine.supervision.state import MachineLock, Record, State
-from firekiln.machine.supervision.stream import Stream, failure
+from firekiln.machine.supervision.stream import Stream
 from firekiln.machine.supervision.supervisor import Hooks, Supervisor
 from firekiln.machine.supervision.wakeup import wakeup
 from firekiln.machine.vmm.backend import Vmm
@@ -364,14 +364,8 @@ def detach(state: State, record: Record, lock: MachineLock) -> None:
     Raises the MachineError with which the start failed.
     """
     with launch(state, record, lock) as stream:
-        while (frames := stream.receive()) is not None:
-            for frame in frames:
-                if frame.type == FrameType.FAILED:
-                    raise failure(frame)
-                if frame.type in (FrameType.STARTED, FrameType.EXITED):
-                    stream.detach()
-                    return
-    raise lost(state, record.id)
+        if not stream.leave():
+            raise lost(state, record.id)
 
 
 def main(argv: list[str]) -> None:
