@@ -13,7 +13,7 @@ import click
 from firekiln import api
 from firekiln.cli.imagefilters import parse_filters
 from firekiln.cli.table import human_duration, human_size, print_table
-from firekiln.cli.template import print_each
+from firekiln.cli.template import print_each, print_inspected
 from firekiln.errors import ConflictError, ContainerNotFoundError, DamagedError, FirekilnError, ImageNotFoundError
 from firekiln.oci.attestation import PROVENANCE
 from firekiln.oci.reference import Reference
@@ -116,10 +116,7 @@ def inspect(  # noqa: PLR0917 - click passes them by keyword
                     found.append(_inspected(store, name, kind, sized=sized))
             except ImageNotFoundError as error:
                 failed.append(error)
-    if style is None:
-        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
-    else:
-        print_each(style, found)
+    print_inspected(style, found)
     raise_last(failed)
 
 

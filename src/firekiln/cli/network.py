@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
 
@@ -12,7 +11,7 @@ from firekiln.cli.confirm import confirm
 from firekiln.cli.images import raise_last
 from firekiln.cli.machines import machine_state
 from firekiln.cli.table import print_table
-from firekiln.cli.template import print_each
+from firekiln.cli.template import print_each, print_inspected
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine.network.networks import (
     BRIDGE,
@@ -122,10 +121,7 @@ def inspect(
     state = machine_state(ctx)
     networks = Networks(state.folder.parent)
     found, failed = _each(networks, names, lambda item: _inspected(networks, item, state))
-    if style is None:
-        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
-    else:
-        print_each(style, found)
+    print_inspected(style, found)
     raise_last(failed)
 
 

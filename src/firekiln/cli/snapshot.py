@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import click
 from firekiln.cli.confirm import confirm
 from firekiln.cli.images import raise_last
 from firekiln.cli.table import human_duration, human_size, print_table
-from firekiln.cli.template import print_each
+from firekiln.cli.template import print_each, print_inspected
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine.machine import Machine
 from firekiln.machine.snapshot.ready import await_ready
@@ -80,10 +79,7 @@ def inspect(obj: dict[str, Any], style: str | None, names: Sequence[str]) -> Non
                 found.append(_inspected(Snapshots(store).get(name)))
             except SnapshotNotFoundError as error:
                 failed.append(error)
-    if style is None:
-        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
-    else:
-        print_each(style, found)
+    print_inspected(style, found)
     raise_last(failed)
 
 

@@ -39,6 +39,14 @@ def print_each(style: str, rows: Sequence[dict[str, Any]]) -> None:
         click.echo(show(row))
 
 
+def print_inspected(style: str | None, found: Sequence[dict[str, Any]]) -> None:
+    """Print what `inspect` found: by `--format`, else all of it as one indented JSON list. UsageError."""
+    if style is None:
+        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+    else:
+        print_each(style, found)
+
+
 def _action(action: str, value: Any) -> str:
     if match := _JSON.fullmatch(action):
         return json.dumps(_look_up(match[1], value), ensure_ascii=False, separators=(",", ":"))

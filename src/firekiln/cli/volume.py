@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,7 @@ import click
 from firekiln.cli.confirm import confirm
 from firekiln.cli.images import raise_last
 from firekiln.cli.table import human_size, print_table
-from firekiln.cli.template import print_each
+from firekiln.cli.template import print_each, print_inspected
 from firekiln.errors import ConflictError, FirekilnError, UsageError
 from firekiln.machine.names import random_id
 from firekiln.machine.volumes.drives import ANONYMOUS_LABEL, Volume, VolumeNotFoundError, Volumes
@@ -76,10 +75,7 @@ def inspect(obj: dict[str, Any], style: str | None, names: Sequence[str]) -> Non
                 found.append(_inspected(Volumes(store).get(name)))
             except VolumeNotFoundError as error:
                 failed.append(error)
-    if style is None:
-        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
-    else:
-        print_each(style, found)
+    print_inspected(style, found)
     raise_last(failed)
 
 
